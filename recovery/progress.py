@@ -33,7 +33,7 @@ class ProgressEvent:
 
     @classmethod
     def from_json(cls, line: str) -> ProgressEvent:
-        """Read what :meth:`to_json` wrote; keys it does not know are ignored.  Raises RecoveryError on anything else."""
+        """Read what :meth:`to_json` wrote; unknown keys are ignored.  Raises RecoveryError on anything else."""
         try:
             fields = json.loads(line)
             stage, done, total, unit = fields["stage"], fields["done"], fields["total"], fields["unit"]

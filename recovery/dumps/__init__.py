@@ -1,0 +1,1 @@
+"""Dumps: taken, sealed, listed, read."""

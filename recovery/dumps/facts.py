@@ -1,0 +1,25 @@
+"""What can be known of a dump from its own text, when no manifest speaks for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class DumpFacts:
+    """Facts counted while reading a dump.
+
+    ``tables`` maps (schema, name), unquoted, to the number of rows the dump's COPY blocks and INSERTs hold for that
+    table; a table that the dump defines without data has 0.  ``sequences`` maps (schema, name) to (value, is_called)
+    of its setval line.  ``server_version`` and ``pg_dump_version`` are the texts of the dump's header comments, None
+    where it has none.
+    """
+
+    tables: Mapping[tuple[str, str], int]
+    sequences: Mapping[tuple[str, str], tuple[int, bool]] = dataclasses.field(default_factory=dict)
+    server_version: str | None = None
+    pg_dump_version: str | None = None

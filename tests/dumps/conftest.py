@@ -1,0 +1,277 @@
+"""Real PostgreSQL servers and an S3 on loopback, for every test of dumps.
+
+Fixtures hand out plain values (connection strings, clients, callables), so that a test file imports nothing from here.
+A connection string is of libpq's `key=value` form and goes over a unix socket, as the superuser `postgres` unless the
+fixture's name says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import psycopg
+import pytest
+from moto.server import ThreadedMotoServer
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from machine.programs import ProgramNotFoundError, postgresql_server_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# PostgreSQL refuses to run as root; this is `nobody` on Linux, and any uid that is not 0 does.
+UNPRIVILEGED = 65534
+
+SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_wal_size": "2GB",
+    "max_connections": "60",
+    "track_commit_timestamp": "on",
+    "log_min_messages": "fatal",
+}
+
+
+@dataclasses.dataclass
+class Server:
+    """One running PostgreSQL server of a test session."""
+
+    major: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
+        return make_conninfo(host=str(self.folder), port=5432, user=user, dbname=database)
+
+
+def _drop_privileges() -> dict[str, Any]:
+    return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+@contextlib.contextmanager
+def _running_server(major: int) -> Iterator[Server]:
+    try:
+        programs = postgresql_server_folder(major)
+    except ProgramNotFoundError as error:
+        pytest.skip(str(error))
+    # A unix socket's path may have 107 characters at most, and a home folder may be closed to the unprivileged user.
+    folder = Path(tempfile.mkdtemp(prefix=f"avt{major}-", dir="/var/tmp"))
+    if os.geteuid() == 0:
+        os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
+    data = folder / "data"
+    log = (folder / "log").open("wb")
+    try:
+        subprocess.run(
+            [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"],
+            check=True,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            **_drop_privileges(),
+        )
+        arguments = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", data, "-k", folder, *arguments],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            **_drop_privileges(),
+        )
+        server = Server(major, folder, process)
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    psycopg.connect(server.dsn()).close()
+                    break
+                except psycopg.OperationalError:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+            yield server
+        finally:
+            process.send_signal(3)  # SIGQUIT: an immediate shutdown; nothing here outlives the session
+            process.wait(30)
+    finally:
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server16() -> Iterator[Server]:
+    with _running_server(16) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server18() -> Iterator[Server]:
+    with _running_server(18) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server15() -> Iterator[Server]:
+    """The distribution's 15, where there is one: the oldest server the machines here have."""
+    with _running_server(15) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _databases(server: Server) -> Iterator[Callable[..., str]]:
+    made: list[str] = []
+
+    def make(owner: str = "postgres", **options: str) -> str:
+        """Create an empty database; options are further clauses, such as TEMPLATE="template0"."""
+        name = f"t{secrets.token_hex(6)}"
+        clauses = [sql.SQL("{} {}").format(sql.SQL(key), sql.Literal(value)) for key, value in options.items()]
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {} {}").format(
+                    sql.Identifier(name), sql.Identifier(owner), sql.SQL(" ").join(clauses)
+                )
+            )
+        made.append(name)
+        return server.dsn(name)
+
+    yield make
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        for name in made:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def make_database(server16: Server) -> Iterator[Callable[..., str]]:
+    """make_database(owner="postgres", **clauses) -> DSN of a new empty database on 16, dropped after the test."""
+    with _databases(server16) as make:
+        yield make
+
+
+@pytest.fixture
+def make_database18(server18: Server) -> Iterator[Callable[..., str]]:
+    """As make_database, on 18."""
+    with _databases(server18) as make:
+        yield make
+
+
+@pytest.fixture
+def make_database15(server15: Server) -> Iterator[Callable[..., str]]:
+    """As make_database, on 15."""
+    with _databases(server15) as make:
+        yield make
+
+
+@pytest.fixture
+def database(make_database: Callable[..., str]) -> str:
+    """An empty database on 16."""
+    return make_database()
+
+
+@pytest.fixture
+def database18(make_database18: Callable[..., str]) -> str:
+    """An empty database on 18."""
+    return make_database18()
+
+
+def _master(server: Server) -> str:
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = 'master'").fetchone() is None:
+            connection.execute("CREATE ROLE rds_superuser NOLOGIN CREATEROLE CREATEDB")
+            connection.execute("CREATE ROLE master LOGIN CREATEROLE CREATEDB NOSUPERUSER NOBYPASSRLS")
+            connection.execute("GRANT rds_superuser, pg_monitor, pg_signal_backend TO master WITH ADMIN OPTION")
+    return "master"
+
+
+@pytest.fixture(scope="session")
+def master16(server16: Server) -> str:
+    """The name of 16's master role as RDS makes one: CREATEROLE and CREATEDB, no superuser."""
+    return _master(server16)
+
+
+@pytest.fixture(scope="session")
+def master18(server18: Server) -> str:
+    """As master16, on 18."""
+    return _master(server18)
+
+
+@pytest.fixture
+def master_database(make_database: Callable[..., str], master16: str) -> str:
+    """An empty database on 16 owned by the RDS-like master role, with the connection string of that role."""
+    return make_conninfo(make_database(owner=master16), user=master16)
+
+
+@pytest.fixture
+def master_database18(make_database18: Callable[..., str], master18: str) -> str:
+    """As master_database, on 18."""
+    return make_conninfo(make_database18(owner=master18), user=master18)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 on a free loopback port, for the session."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_environment(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The environment any AWS client follows, pointed at the loopback S3."""
+    for key, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return s3_endpoint
+
+
+@pytest.fixture
+def s3(s3_environment: str) -> Any:
+    """A boto3 S3 client of us-east-1."""
+    del s3_environment
+    return boto3.client("s3", region_name="us-east-1")
+
+
+@pytest.fixture
+def s3_west(s3_environment: str) -> Any:
+    """A boto3 S3 client of us-west-2."""
+    del s3_environment
+    return boto3.client("s3", region_name="us-west-2")
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    """A new versioned bucket in us-east-1."""
+    name = f"backups-{secrets.token_hex(6)}"
+    s3.create_bucket(Bucket=name)
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return name
+
+
+@pytest.fixture
+def bucket_west(s3_west: Any) -> str:
+    """A new versioned bucket in us-west-2."""
+    name = f"backups-dr-{secrets.token_hex(6)}"
+    s3_west.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    s3_west.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return name

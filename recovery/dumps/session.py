@@ -1,0 +1,147 @@
+"""Connections that see a database as pg_dump does, and the environment that points pg_dump at the same place.
+
+Every session that reads for a backup or a check has the same settings, so that the same value has the same text
+everywhere: whatever the role, the database or the server's configuration say.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import pq, sql
+
+from machine.programs import ProgramNotFoundError, postgresql_client_folder
+from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+OLDEST_SERVER = 12
+
+# What decides how a value is written as text, plus what keeps a reader from being cut off or from hiding rows.
+FIXED_SETTINGS: Mapping[str, str] = {
+    "search_path": "",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "xmlbinary": "base64",
+    "lc_monetary": "C",  # money prints by it
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "row_security": "off",  # a query that a policy would thin out fails instead
+    "quote_all_identifiers": "off",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "synchronize_seqscans": "off",
+    "default_transaction_isolation": "repeatable read",
+    "jit": "off",  # compiling costs more than these queries gain from it
+}
+
+_SESSION_NAME = "agentverse-recovery"
+
+
+def connect(dsn: str, *, read_only: bool = True) -> psycopg.Connection[tuple[object, ...]]:
+    """Open a session with the fixed settings, in autocommit mode.
+
+    Raises EnvironmentLacksError when the server cannot be reached or lets nobody in, UsageError when the connection
+    string is not one, RecoveryError when the server is older than 12.
+    """
+    try:
+        connection = psycopg.connect(dsn, autocommit=True, application_name=_SESSION_NAME, connect_timeout=30)
+    except psycopg.OperationalError as error:
+        raise EnvironmentLacksError(
+            "the database cannot be connected to",
+            detail=f"{_place(dsn)}: {str(error).strip()}",
+            hint="check host, port, user and password, and that this machine is inside the database's network",
+        ) from error
+    except psycopg.ProgrammingError as error:
+        raise UsageError("the connection string is not one that libpq reads", detail=str(error).strip()) from error
+    try:
+        _refuse_old(connection, dsn)
+        for name, value in FIXED_SETTINGS.items():
+            connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+        if read_only:
+            connection.execute("SELECT pg_catalog.set_config('default_transaction_read_only', 'on', false)")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _refuse_old(connection: psycopg.Connection[tuple[object, ...]], dsn: str) -> None:
+    major = major_of(connection)
+    if major < OLDEST_SERVER:
+        raise RecoveryError(
+            f"the server is PostgreSQL {major}; the oldest supported is {OLDEST_SERVER}", detail=_place(dsn)
+        )
+
+
+def major_of(connection: psycopg.Connection[tuple[object, ...]]) -> int:
+    """Return the server's major version."""
+    return connection.info.server_version // 10000
+
+
+def import_snapshot(connection: psycopg.Connection[tuple[object, ...]], snapshot: str) -> None:
+    """Begin a read-only transaction that sees exactly what the exporting one sees."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+
+
+def client_programs(major: int) -> Path:
+    """Return the folder of pg_dump of this major version; raises EnvironmentLacksError where there is none."""
+    try:
+        return postgresql_client_folder(major)
+    except ProgramNotFoundError as error:
+        raise EnvironmentLacksError(
+            f"this machine has no pg_dump of PostgreSQL {major}",
+            detail=str(error),
+            hint=f"install postgresql-client-{major}, or put its programs on PATH",
+        ) from error
+
+
+def client_environment(dsn: str) -> tuple[dict[str, str], str]:
+    """Return (environment, connection string) for a client program of this DSN.
+
+    The password and everything else that libpq reads from the environment goes there, never into an argument that
+    other users of the machine can see; the string holds the rest, none of it secret.  Raises UsageError when a secret
+    has no environment variable to go to.
+    """
+    try:
+        options = pq.Conninfo.parse(dsn.encode())
+    except psycopg.OperationalError as error:
+        raise UsageError("the connection string is not one that libpq reads", detail=str(error).strip()) from error
+    environment = {key: value for key, value in os.environ.items() if key not in ("PGOPTIONS", "PGAPPNAME")}
+    rest: dict[str, str] = {}
+    for option in options:
+        if option.val is None:
+            continue
+        keyword, value = option.keyword.decode(), option.val.decode()
+        if option.envvar is not None:
+            environment[option.envvar.decode()] = value
+        elif keyword == "sslpassword":
+            raise UsageError(
+                "a connection string for a backup cannot hold sslpassword",
+                hint="use a client key without a passphrase, readable by this user alone",
+            )
+        else:
+            rest[keyword] = value
+    environment["PGAPPNAME"] = _SESSION_NAME
+    environment["PGCONNECT_TIMEOUT"] = environment.get("PGCONNECT_TIMEOUT", "30")
+    return environment, psycopg.conninfo.make_conninfo("", **rest)
+
+
+def _place(dsn: str) -> str:
+    """Name host, port and database of a connection string, and nothing secret."""
+    try:
+        options = {o.keyword.decode(): o.val.decode() for o in pq.Conninfo.parse(dsn.encode()) if o.val is not None}
+    except psycopg.OperationalError:
+        return "an unreadable connection string"
+    host = options.get("host") or options.get("hostaddr") or os.environ.get("PGHOST") or "the local socket"
+    port = options.get("port") or os.environ.get("PGPORT") or "5432"
+    database = options.get("dbname") or os.environ.get("PGDATABASE") or options.get("user") or "?"
+    return f"{host} port {port} database {database}"

@@ -1,0 +1,190 @@
+"""recovery.toml and the environment, read once into frozen Settings; a bad value names file, key and expectation."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from recovery.errors import UsageError
+
+FILE_NAME = "recovery.toml"
+
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+Prefix = Annotated[str, StringConstraints(pattern=r"^[^/].*/$")]
+Account = Annotated[str, StringConstraints(pattern=r"^(\d{12})?$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Objectives(_Table):
+    """[objectives]: hours and days."""
+
+    rto_hours: float = Field(default=4, gt=0)
+    rpo_hours: float = Field(default=24, gt=0)
+    retention_days: int = Field(default=30, gt=0)
+
+
+class Platform(_Table):
+    """[platform]: where the platform lives. `project` is absolute once read."""
+
+    account: Account = ""
+    environment: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,9}$")] = "prod"
+    primary_region: Region = "us-east-1"
+    dr_region: Region = "us-west-2"
+    primary_bucket: Bucket = "agentverse-primary"
+    backups_bucket: Bucket = "agentverse-backups"
+    dr_backups_bucket: Bucket = "agentverse-backups-dr"
+    evidence_bucket: Bucket = "agentverse-evidence-dr"
+    project: Path = Path()
+    replicated_prefixes: tuple[Prefix, ...] = ("telemetry/", "snapshots/")
+    same_region_prefixes: tuple[Prefix, ...] = ("exports/",)
+
+
+class Database(_Table):
+    """[database]: `dsn_env` is the NAME of the variable with production's address."""
+
+    dsn_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "AGENTVERSE_DATABASE_URL"
+    local_dir: Path = Path("/var/backups/agentverse")
+
+
+class Verify(_Table):
+    """[verify]: names of the rungs without which a verdict is not PASS."""
+
+    required: tuple[Text, ...] = ()
+
+
+class Check(_Table):
+    """[[checks]]: one sample query; `expect` is the text of its first column, `when` a table it needs."""
+
+    name: Text
+    sql: Text
+    expect: str | None = None
+    when: str | None = None
+
+
+class DrillDefaults(_Table):
+    """[drill]: lifetime in hours, who owns the environment, and the image of its tasks."""
+
+    lifetime_hours: float = Field(default=8, gt=0, le=168)
+    # A tag value: AWS takes no other characters.
+    owner: Annotated[str, StringConstraints(pattern=r"^[\w .:/=+@-]{1,128}$")] = "platform-team"
+    recovery_image: str = ""
+
+
+class Contact(_Table):
+    """[[contacts]]: whom to call."""
+
+    role: Text
+    name: Text
+    address: Text
+
+
+class Settings(_Table):
+    """Everything an operator sets. `source` is the file it was read from, `drills` the folder drills are written to."""
+
+    objectives: Objectives = Objectives()
+    platform: Platform = Platform()
+    database: Database = Database()
+    verify: Verify = Verify()
+    checks: tuple[Check, ...] = ()
+    drill: DrillDefaults = DrillDefaults()
+    contacts: tuple[Contact, ...] = ()
+    source: Path
+    drills: Path
+
+
+class Overrides(BaseSettings):
+    """The environment's say, each as AGENTVERSE_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="AGENTVERSE_", frozen=True, extra="ignore")
+
+    config: Path | None = None
+    drills: Path = Path("drills")
+    account: str | None = None
+    owner: str | None = None
+
+
+def load_settings(start: Path | None = None) -> Settings:
+    """Read recovery.toml from AGENTVERSE_CONFIG, else from `start` (the current folder) or the nearest folder above.
+
+    Raises UsageError naming the file, the key and what was expected.
+    """
+    overrides = Overrides()
+    path = overrides.config or find_file(start or Path.cwd())
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UsageError(
+            f"The settings {path} cannot be read.",
+            detail=str(exc),
+            hint="Set AGENTVERSE_CONFIG to the path of a recovery.toml, or run from the repository.",
+        ) from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UsageError(f"The settings {path} are not TOML.", detail=str(exc)) from exc
+    for reserved in ("source", "drills"):
+        if reserved in document:
+            raise UsageError(f"{path}: {reserved} is not a table of recovery.toml.")
+    if overrides.account is not None:
+        _table(document, "platform")["account"] = overrides.account
+    if overrides.owner is not None:
+        _table(document, "drill")["owner"] = overrides.owner
+    try:
+        settings = Settings.model_validate(
+            {**document, "source": path.resolve(), "drills": overrides.drills.absolute()}
+        )
+    except ValidationError as exc:
+        problems = [_problem(problem) for problem in exc.errors()]
+        raise UsageError(
+            f"{path}: {problems[0]}",
+            detail="; ".join(problems[1:]) or None,
+            hint="recovery.toml in the repository shows every key with its default.",
+        ) from exc
+    project = (settings.source.parent / settings.platform.project).resolve()
+    return settings.model_copy(update={"platform": settings.platform.model_copy(update={"project": project})})
+
+
+def find_file(start: Path) -> Path:
+    """Return the recovery.toml of this folder or the nearest above it, else the one beside the installed packages."""
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    return Path(__file__).resolve().parent.parent / FILE_NAME
+
+
+def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
+    table = document.setdefault(name, {})
+    return table if isinstance(table, dict) else {}
+
+
+def _problem(problem: Any) -> str:  # pydantic's ErrorDetails, whose ctx has any shape
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{key} is not a known key"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    expected = str(problem["msg"])
+    if problem["type"] == "string_pattern_mismatch":
+        expected = _PATTERNS.get(problem["loc"][-1], expected)
+    return f"{key} = {problem['input']!r}: {expected[0].lower()}{expected[1:]}"
+
+
+_PATTERNS = {
+    "account": "expected an account number of 12 digits, or nothing",
+    "environment": "expected up to 10 lower-case letters and digits, beginning with a letter",
+    "primary_region": "expected a region such as us-east-1",
+    "dr_region": "expected a region such as us-west-2",
+    "dsn_env": "expected the name of an environment variable, not an address",
+    "owner": "expected up to 128 characters that AWS takes in a tag value",
+    **dict.fromkeys(
+        ("primary_bucket", "backups_bucket", "dr_backups_bucket", "evidence_bucket"),
+        "expected a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens",
+    ),
+}

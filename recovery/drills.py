@@ -1,0 +1,90 @@
+"""The drills on this machine: their ids, folders and journals."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from recovery.errors import UsageError
+from recovery.journal import FILE_NAME, Event, is_being_written, read_journal
+from recovery.ledger import finished, started
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Lower case and short: the id is part of every resource's name, and of a cache group's 40 characters.
+ID = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{4}$")
+
+
+def new_drill_id(now: datetime) -> str:
+    """Return a new id, `YYYYMMDD-HHMMSS-xxxx`, for a drill that begins at `now` (aware)."""
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drill:
+    """One drill as its journal tells it. `state` is running, finished or dead (its process ended before its run)."""
+
+    id: str
+    folder: Path
+    runbook: str
+    started_at: datetime | None
+    state: str
+    verdict: str | None
+    kept: bool
+    swept: bool
+
+
+def journal_path(drills: Path, drill_id: str) -> Path:
+    """Return where the journal of a drill is. Raises UsageError for what is not a drill's id."""
+    if not ID.match(drill_id):
+        raise UsageError(
+            f"{drill_id!r} is not a drill's id.",
+            hint="Drill ids look like 20260109-020000-1a2b; `recovery drills list` shows them.",
+        )
+    return drills / drill_id / FILE_NAME
+
+
+def load(drills: Path, drill_id: str) -> list[Event]:
+    """Return the events of a drill, or of the newest one for `latest`. Raises UsageError when there is none."""
+    if drill_id == "latest":
+        known = list_drills(drills)
+        if not known:
+            raise UsageError(f"There is no drill in {drills}.", hint="Run one: recovery --local drill quarterly")
+        drill_id = known[0].id
+    path = journal_path(drills, drill_id)
+    if not path.is_file():
+        raise UsageError(f"There is no drill {drill_id} in {drills}.", hint="`recovery drills list` shows them.")
+    return read_journal(path)
+
+
+def list_drills(drills: Path) -> list[Drill]:
+    """Return the drills of this folder, newest first."""
+    if not drills.is_dir():
+        return []
+    names = sorted((path.name for path in drills.iterdir() if ID.match(path.name)), reverse=True)
+    return [describe(drills, name) for name in names if (drills / name / FILE_NAME).is_file()]
+
+
+def describe(drills: Path, drill_id: str) -> Drill:
+    """Return what the journal of one drill says about it. Raises UsageError, CheckFailedError (damaged journal)."""
+    path = journal_path(drills, drill_id)
+    # The lock first: a run that ends between the two looks is then seen as finished, not as dead.
+    writing = is_being_written(path)
+    events = read_journal(path)
+    begin = started(events)
+    verdict = next((event.data.get("verdict") for event in reversed(events) if event.event == "verdict"), None)
+    kept = any(event.event == "step-done" and event.step == "keep" for event in events)
+    return Drill(
+        id=drill_id,
+        folder=path.parent,
+        runbook=str(begin.data["runbook"]) if begin else "",
+        started_at=begin.time if begin else None,
+        state="running" if writing else "finished" if finished(events) else "dead",
+        verdict=str(verdict) if verdict else None,
+        kept=kept,
+        swept=any(event.event == "step-done" and event.step == "sweep" for event in events),
+    )

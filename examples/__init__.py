@@ -1,0 +1,1 @@
+"""Applications that a drill is rehearsed with."""

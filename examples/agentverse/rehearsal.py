@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _START_SECONDS = 120.0
 _STOP_SECONDS = 60.0
 _LACKS = 4
+_OPERATORS_OWN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 
 
 def drill(wishes: production.Wishes, say: Say, *, home: Path | None, port: int | None, arguments: Sequence[str]) -> int:
@@ -32,14 +34,26 @@ def drill(wishes: production.Wishes, say: Say, *, home: Path | None, port: int |
 
     `arguments` go to `recovery drill quarterly` as they are. A cloud that ran already is used and left running.
     """
-    with embedded_cloud(say, home=home, port=port) as environment, environment_of(environment):
+    with embedded_cloud(say, home=home, port=port) as cloud, environment_of(cloud.environment):
         production.up(wishes, say)
-        return _run([sys.executable, "-m", "recovery", "--local", "--yes", "drill", "quarterly", *arguments])
+        return _run(cloud.recovery("--yes", "drill", "quarterly", *arguments))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """A running embedded cloud: the variables that point at it, and whether it is the one that `--local` finds."""
+
+    environment: dict[str, str]
+    default: bool
+
+    def recovery(self, *arguments: str) -> list[str]:
+        """Return the command line of `recovery` that acts on this cloud when run with its environment."""
+        return [sys.executable, "-m", "recovery", *(["--local"] if self.default else []), *arguments]
 
 
 @contextmanager
-def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = None) -> Iterator[dict[str, str]]:
-    """Yield the variables that point at the embedded cloud of this home; stop it at the end if it did not run before.
+def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = None) -> Iterator[Cloud]:
+    """Yield the embedded cloud of this home, started if need be; stop it at the end if it did not run before.
 
     Raises EnvironmentLacksError where it cannot be started.
     """
@@ -60,8 +74,9 @@ def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = Non
     try:
         if running.returncode:
             raise EnvironmentLacksError("the embedded cloud does not tell where it is", detail=running.stderr.strip())
-        environment: dict[str, str] = json.loads(running.stdout)["env"]
-        yield environment
+        document = json.loads(running.stdout)
+        # Without --local, recovery must be told which account it may touch.
+        yield Cloud(environment={**document["env"], "AGENTVERSE_ACCOUNT": document["account"]}, default=home is None)
     finally:
         if started:
             stopped = _localcloud("stop", *where, seconds=_STOP_SECONDS)
@@ -72,8 +87,13 @@ def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = Non
 
 @contextmanager
 def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set these environment variables for the time of the block, for this process and what it starts."""
-    before = {name: os.environ.get(name) for name in variables}
+    """Set these environment variables for the time of the block, for this process and what it starts.
+
+    A profile or session token of the operator's is out of sight meanwhile: it would win over the credentials given.
+    """
+    before = {name: os.environ.get(name) for name in (*variables, *_OPERATORS_OWN)}
+    for name in _OPERATORS_OWN:
+        os.environ.pop(name, None)
     os.environ.update(variables)
     try:
         yield
@@ -88,7 +108,10 @@ def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
 def _localcloud(*arguments: str, seconds: float = _START_SECONDS) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "localcloud", *arguments]
     try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+        # A session of its own: Ctrl-C is for the drill, which still needs the cloud to tear down what it made.
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False, start_new_session=True
+        )
     except subprocess.TimeoutExpired as exc:
         raise EnvironmentLacksError(
             f"localcloud {arguments[0]} has not ended after {seconds:.0f} s", hint="look at its log: localcloud status"

@@ -66,10 +66,10 @@ def _iam_action(environ: Environment) -> str:
     """Return the action of a query request; what was read of its body is put back."""
     query = parse_qs(environ.get("QUERY_STRING", ""))
     if "Action" in query:
-        return query["Action"][0]
+        return str(query["Action"][0])
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
-    return parse_qs(body.decode("utf-8", "replace")).get("Action", [""])[0]
+    return str(parse_qs(body.decode("utf-8", "replace")).get("Action", [""])[0])
 
 
 def _changes_global_service(environ: Environment, service: str) -> bool:

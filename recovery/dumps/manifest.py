@@ -6,6 +6,7 @@ the digest itself.  Fields that a newer version of this tool adds are kept and c
 
 from __future__ import annotations
 
+import base64
 import datetime as dt  # pydantic reads the annotations when the class is made
 import hashlib
 import json
@@ -206,6 +207,11 @@ class Manifest(_Part):
     def total_rows(self) -> int:
         """Rows of all tables."""
         return sum(table.rows for table in self.tables)
+
+    def object_checksums(self) -> set[str]:
+        """The checksums S3 may state for this dump: of the whole in one piece, and of the parts it was written in."""
+        whole = base64.b64encode(bytes.fromhex(self.sha256)).decode()
+        return {whole} | ({self.object_checksum} if self.object_checksum else set())
 
     def seal(self) -> Manifest:
         """Return this manifest with every field written out and the digest of the whole."""

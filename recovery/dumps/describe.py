@@ -1,0 +1,165 @@
+"""What a database is besides its rows: objects, extensions, roles, collations and its own state."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING, Any, cast
+
+from recovery.dumps import checksum, session
+from recovery.dumps.manifest import Collation, DatabaseState, Extension, LargeObjects, Role, SchemaObject
+from recovery.dumps.objects_sql import OBJECTS
+
+if TYPE_CHECKING:
+    import psycopg
+
+_FIRST_WITH_DATABASE_COLLATIONS = 15
+_FIRST_WITH_DATABASE_LOCALE = 17
+
+_EXTENSIONS = """
+SELECT e.extname::pg_catalog.text, e.extversion, n.nspname::pg_catalog.text
+  FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace ORDER BY 1
+"""
+
+_ROLES = """
+SELECT r.rolname::pg_catalog.text,
+       pg_catalog.array_remove(ARRAY[
+         CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolcanlogin THEN 'LOGIN' END,
+         CASE WHEN r.rolcreatedb THEN 'CREATEDB' END, CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END,
+         CASE WHEN NOT r.rolinherit THEN 'NOINHERIT' END, CASE WHEN r.rolreplication THEN 'REPLICATION' END,
+         CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,
+         CASE WHEN r.rolconnlimit >= 0 THEN 'CONNECTION LIMIT ' || r.rolconnlimit END,
+         CASE WHEN r.rolvaliduntil IS NOT NULL THEN 'VALID UNTIL ' || r.rolvaliduntil END], NULL),
+       ARRAY(SELECT g.rolname::pg_catalog.text FROM pg_catalog.pg_auth_members m
+               JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
+              GROUP BY g.rolname ORDER BY g.rolname)
+  FROM pg_catalog.pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
+"""
+
+# Collations that columns of this database name; the default one belongs to the database.
+_COLLATIONS = """
+SELECT n.nspname || '.' || c.collname, c.collprovider::pg_catalog.text,
+       pg_catalog.pg_collation_actual_version(c.oid)
+  FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
+ WHERE c.collprovider <> 'd'
+   AND c.oid IN (SELECT a.attcollation FROM pg_catalog.pg_attribute a WHERE a.attrelid >= 16384 AND a.attnum > 0)
+ ORDER BY 1
+"""
+
+_DATABASE = """
+SELECT d.datname::pg_catalog.text, pg_catalog.pg_get_userbyid(d.datdba)::pg_catalog.text,
+       pg_catalog.pg_encoding_to_char(d.encoding)::pg_catalog.text, d.datcollate::pg_catalog.text,
+       d.datctype::pg_catalog.text, {provider}, {locale}, {version},
+       CASE WHEN d.datacl IS NOT NULL
+            THEN ARRAY(SELECT x::pg_catalog.text FROM pg_catalog.unnest(d.datacl) x ORDER BY 1) END,
+       ARRAY(SELECT CASE WHEN s.setrole = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(s.setrole) || ': ' END || c
+               FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
+              WHERE s.setdatabase = d.oid ORDER BY 1),
+       d.datconnlimit, pg_catalog.shobj_description(d.oid, 'pg_database')
+  FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+"""
+
+_DATABASE_COLUMNS = (
+    "name",
+    "owner",
+    "encoding",
+    "collate",
+    "ctype",
+    "provider",
+    "locale",
+    "collation_version",
+    "privileges",
+    "settings",
+    "connection_limit",
+    "comment",
+)
+
+_LARGE_OBJECTS = """
+SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, 1)), 0),
+       coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, 2)), 0)
+  FROM (SELECT m.oid::pg_catalog.text || ':' || pg_catalog.encode(pg_catalog.lo_get(m.oid), 'hex') COLLATE "C" AS r
+          FROM pg_catalog.pg_largeobject_metadata m OFFSET 0) s
+"""
+
+_SYSTEM_IDENTIFIER = """
+SELECT CASE WHEN pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
+            THEN (SELECT c.system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system() c) END
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """All of it, as the session's transaction sees it."""
+
+    objects: tuple[SchemaObject, ...]
+    extensions: tuple[Extension, ...]
+    roles: tuple[Role, ...]
+    collations: tuple[Collation, ...]
+    database_state: DatabaseState
+    large_objects: LargeObjects
+    system_identifier: str | None
+    notes: tuple[str, ...] = ()
+
+
+def describe(connection: psycopg.Connection[tuple[object, ...]]) -> Description:
+    """Read everything there is to say about the database besides its rows."""
+    return Description(
+        objects=read_objects(connection),
+        extensions=read_extensions(connection),
+        roles=tuple(
+            Role(name=name, attributes=tuple(attributes), member_of=tuple(member_of))
+            for name, attributes, member_of in _rows(connection, _ROLES)
+        ),
+        collations=read_collations(connection),
+        database_state=read_database(connection),
+        large_objects=read_large_objects(connection),
+        system_identifier=_rows(connection, _SYSTEM_IDENTIFIER)[0][0],
+    )
+
+
+def read_objects(connection: psycopg.Connection[tuple[object, ...]]) -> tuple[SchemaObject, ...]:
+    """Return every object of the database but extensions and their members, with the fingerprint of its definition."""
+    return tuple(
+        SchemaObject(
+            kind=kind,
+            identity=identity,
+            fingerprint=hashlib.sha256((definition or "").encode()).hexdigest()[:32],
+            owner=owner,
+            privileges=tuple(privileges) if privileges is not None else None,
+        )
+        for kind, identity, definition, owner, privileges in _rows(connection, OBJECTS)
+    )
+
+
+def read_extensions(connection: psycopg.Connection[tuple[object, ...]]) -> tuple[Extension, ...]:
+    """Return the installed extensions."""
+    return tuple(Extension(name=n, version=v, schema_name=s) for n, v, s in _rows(connection, _EXTENSIONS))
+
+
+def read_collations(connection: psycopg.Connection[tuple[object, ...]]) -> tuple[Collation, ...]:
+    """Return the collations that columns name, with the versions their providers have on this server."""
+    return tuple(Collation(name=n, provider=p, version=v) for n, p, v in _rows(connection, _COLLATIONS))
+
+
+def read_database(connection: psycopg.Connection[tuple[object, ...]]) -> DatabaseState:
+    """Return the state of the database itself."""
+    major = session.major_of(connection)
+    modern = major >= _FIRST_WITH_DATABASE_COLLATIONS
+    locale = "d.datlocale" if major >= _FIRST_WITH_DATABASE_LOCALE else "d.daticulocale" if modern else "NULL"
+    query = _DATABASE.format(
+        provider="d.datlocprovider::pg_catalog.text" if modern else "'c'",
+        locale=f"{locale}::pg_catalog.text",
+        version="pg_catalog.pg_database_collation_actual_version(d.oid)" if modern else "NULL::pg_catalog.text",
+    )
+    row = _rows(connection, query)[0]
+    return DatabaseState.model_validate(dict(zip(_DATABASE_COLUMNS, row, strict=True)))
+
+
+def read_large_objects(connection: psycopg.Connection[tuple[object, ...]]) -> LargeObjects:
+    """Count the large objects and checksum their content."""
+    count, first, second = _rows(connection, _LARGE_OBJECTS)[0]
+    return LargeObjects(count=count, checksum=checksum.text_of(int(first), int(second)))
+
+
+def _rows(connection: psycopg.Connection[tuple[object, ...]], query: str) -> list[tuple[Any, ...]]:
+    return cast("list[tuple[Any, ...]]", connection.execute(query.encode()).fetchall())

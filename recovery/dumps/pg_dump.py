@@ -1,0 +1,94 @@
+"""Runs pg_dump in an exported snapshot and hands on what it writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from typing import IO, TYPE_CHECKING
+
+from recovery.dumps import session
+from recovery.errors import EnvironmentLacksError, RecoveryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CHUNK = 1024 * 1024
+_MOST_COMPLAINT = 2000
+
+
+def version(major: int) -> str:
+    """Return the version that pg_dump of this major version states, such as "16.14"."""
+    program = session.client_programs(major) / "pg_dump"
+    try:
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EnvironmentLacksError(f"{program} does not run", detail=str(error)) from error
+    return output.partition(")")[2].strip() or output.strip()
+
+
+def run(
+    dsn: str,
+    major: int,
+    snapshot: str,
+    take: Callable[[bytes], None],
+    *,
+    lock_timeout_seconds: float,
+) -> None:
+    """Write the plain SQL of the database as the snapshot shows it to `take`, piece by piece.
+
+    Raises RecoveryError with pg_dump's own words when it fails; whatever `take` raises ends pg_dump.
+    """
+    environment, connection_string = session.client_environment(dsn)
+    arguments = [
+        str(session.client_programs(major) / "pg_dump"),
+        "--format=plain",
+        "--no-password",
+        f"--snapshot={snapshot}",
+        f"--lock-wait-timeout={int(lock_timeout_seconds * 1000)}",
+    ]
+    if connection_string:
+        arguments.append(f"--dbname={connection_string}")
+    with tempfile.TemporaryFile() as complaints:
+        with subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env=environment,
+            pipesize=_CHUNK,
+        ) as process:
+            try:
+                if process.stdout is not None:
+                    while chunk := os.read(process.stdout.fileno(), _CHUNK):
+                        take(chunk)
+                code = process.wait()
+            except BaseException:
+                process.kill()
+                raise
+        if code != 0:
+            raise RecoveryError("pg_dump failed", detail=f"exit code {code}: {_words(complaints)}")
+
+
+def globals_of(dsn: str, major: int, *, password_hashes: bool) -> bytes:
+    """Return the SQL of roles and tablespaces; raises RecoveryError with pg_dumpall's own words when it fails."""
+    environment, connection_string = session.client_environment(dsn)
+    # pg_dumpall reads pg_authid, which only a superuser may, unless it leaves the passwords out.
+    arguments = [str(session.client_programs(major) / "pg_dumpall"), "--globals-only", "--no-password"]
+    if not password_hashes:
+        arguments.append("--no-role-passwords")
+    if connection_string:
+        arguments.append(f"--dbname={connection_string}")
+    if "PGDATABASE" in environment:
+        arguments.append(f"--database={environment['PGDATABASE']}")
+    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False)
+    if done.returncode != 0:
+        words = done.stderr[-_MOST_COMPLAINT:].decode("utf-8", "replace").strip()
+        raise RecoveryError("pg_dumpall failed", detail=f"exit code {done.returncode}: {words}")
+    return done.stdout
+
+
+def _words(complaints: IO[bytes]) -> str:
+    size = complaints.seek(0, os.SEEK_END)
+    complaints.seek(max(0, size - _MOST_COMPLAINT))
+    return complaints.read().decode("utf-8", "replace").strip() or "it said nothing"

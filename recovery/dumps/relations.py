@@ -1,0 +1,83 @@
+"""The tables whose rows pg_dump writes into a dump of a whole database, as the catalogue tells them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, cast
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    import psycopg
+
+# A schema that pg_dump never dumps.
+_FOREIGN_SCHEMAS = r"(n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname ~ '^pg_(toast|temp_|toast_temp_)')"
+
+# Ordinary tables that are no member of an extension, or are among the configuration tables that the extension names,
+# which are dumped under its condition. Partitioned tables hold no rows, but are locked with the others.
+_RELATIONS = f"""
+SELECT c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,
+       CASE WHEN cf.extconfig IS NULL THEN NULL ELSE coalesce(cf.condition, '') END,
+       c.relrowsecurity AND pg_catalog.row_security_active(c.oid),
+       pg_catalog.has_table_privilege(c.oid, 'SELECT'),
+       pg_catalog.pg_relation_size(c.oid), pg_catalog.pg_table_size(c.oid),
+       coalesce(am.amname = 'heap', false),
+       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+              ORDER BY a.attname::pg_catalog.text COLLATE "C")
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
+  LEFT JOIN (SELECT e.extconfig[i] AS extconfig, e.extcondition[i] AS condition
+               FROM pg_catalog.pg_extension e, pg_catalog.generate_subscripts(e.extconfig, 1) i) cf
+         ON cf.extconfig = c.oid
+ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT {_FOREIGN_SCHEMAS}
+   AND (cf.extconfig IS NOT NULL
+        OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                          AND d.deptype = 'e'))
+ ORDER BY n.nspname, c.relname
+"""  # noqa: S608  # the only thing filled in is the constant above
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+    """A table of the database as a backup sees it.
+
+    `condition` is None for an ordinary table, else the text after the table's name by which an extension limits what
+    is dumped of its configuration table (possibly empty).  `hidden_rows` says that a policy would hide rows from this
+    role.  `columns` are the ones whose values stand in a dump (no generated ones), in the order of their names.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    condition: str | None
+    hidden_rows: bool
+    readable: bool
+    main_bytes: int
+    total_bytes: int
+    is_heap: bool
+    columns: tuple[str, ...]
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """The quoted, qualified name."""
+        return sql.Identifier(self.schema, self.name)
+
+    @property
+    def title(self) -> str:
+        """The qualified name for people."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows stand in the table itself rather than in its partitions."""
+        return self.kind == "r"
+
+
+def list_relations(connection: psycopg.Connection[tuple[object, ...]]) -> list[Relation]:
+    """Return every table that a dump of this database names, as this session's transaction sees them."""
+    rows = cast("list[tuple[Any, ...]]", connection.execute(_RELATIONS).fetchall())
+    return [Relation(*[*row[:-1], tuple(row[-1])]) for row in rows]

@@ -1,0 +1,170 @@
+"""One consistent view of a database, held open while several connections and pg_dump read it.
+
+MVCC alone does not protect a reader: TRUNCATE and rewriting ALTER TABLE take rows away from older snapshots.  So every
+table is locked in ACCESS SHARE mode first, which holds off exactly those, and the snapshot is taken only then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import psycopg
+from psycopg import sql
+
+from recovery.dumps import session
+from recovery.dumps.relations import Relation, list_relations
+from recovery.errors import RecoveryError, RefusedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# A lock that is not granted within this time is held by somebody doing DDL; a backup waits no longer behind it, because
+# every later writer of DDL then queues behind the backup.
+LOCK_TIMEOUT_SECONDS = 30
+
+_ATTEMPTS = 10
+_LOCKED_AT_ONCE = 200
+
+_FACTS = """
+SELECT pg_catalog.statement_timestamp(), pg_catalog.pg_export_snapshot(),
+       (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+             ELSE pg_catalog.pg_current_wal_insert_lsn() END)::pg_catalog.text,
+       pg_catalog.current_database()::pg_catalog.text, pg_catalog.current_setting('server_version')
+"""
+
+
+@dataclasses.dataclass
+class Snapshot:
+    """An open, exported snapshot.
+
+    `time` is the server's clock just before the snapshot was taken: everything committed by then is in it.  `lsn` is a
+    WAL position that is at or after every commit in it.  `newest_commit_time` is the newest commit known to be in it,
+    None where the server does not track commit times.
+    """
+
+    connection: psycopg.Connection[tuple[object, ...]]
+    identifier: str
+    time: dt.datetime
+    lsn: str | None
+    newest_commit_time: dt.datetime | None
+    database: str
+    server_version: str
+    major: int
+    relations: list[Relation]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connection.close()
+
+    def still_open(self) -> bool:
+        """Ask the server whether the transaction is alive; a lost one makes what was read since worthless."""
+        try:
+            self.connection.execute("SELECT 1")
+        except psycopg.Error:
+            return False
+        return True
+
+
+def take_snapshot(dsn: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS, locks: bool = True) -> Snapshot:
+    """Lock every table for reading, take a snapshot and export it.
+
+    Raises RefusedError when the role may not read a table or a policy would hide rows from it, RecoveryError when a
+    lock is not granted in time or tables come and go too fast.  Nothing is left behind on failure.
+    """
+    connection = session.connect(dsn)
+    try:
+        return _take(connection, lock_timeout_seconds, locks=locks)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _take(connection: psycopg.Connection[tuple[object, ...]], lock_timeout: float, *, locks: bool) -> Snapshot:
+    for _ in range(_ATTEMPTS):
+        relations = list_relations(connection)
+        if locks:
+            refuse_unreadable(relations)
+        newest = _newest_commit_time(connection)
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            if locks:
+                _lock(connection, relations, lock_timeout)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            connection.execute("ROLLBACK")
+            continue
+        row = cast("tuple[Any, ...]", connection.execute(_FACTS).fetchone())
+        time, identifier, lsn, database, version = row
+        seen = list_relations(connection)
+        if locks and {(r.oid, r.schema, r.name) for r in seen} != {(r.oid, r.schema, r.name) for r in relations}:
+            # A table was made, renamed or dropped between the list and the locks.
+            connection.execute("ROLLBACK")
+            continue
+        return Snapshot(
+            connection=connection,
+            identifier=identifier,
+            time=time.astimezone(dt.UTC),
+            lsn=lsn,
+            newest_commit_time=newest.astimezone(dt.UTC) if newest else None,
+            database=database,
+            server_version=version,
+            major=session.major_of(connection),
+            relations=seen,
+        )
+    raise RecoveryError(
+        f"the tables of the database changed during each of {_ATTEMPTS} attempts to lock them",
+        hint="take the backup when no migration is running",
+    )
+
+
+def refuse_unreadable(relations: list[Relation]) -> None:
+    """Raise RefusedError when this role would not see every row of every table."""
+    unreadable = [relation.title for relation in relations if not relation.readable]
+    if unreadable:
+        raise RefusedError(
+            f"the role may not read {len(unreadable)} of the tables",
+            detail=_some(unreadable),
+            hint="connect as the owner or grant SELECT on them (from 14 on: GRANT pg_read_all_data)",
+        )
+    hidden = [relation.title for relation in relations if relation.hidden_rows]
+    if hidden:
+        raise RefusedError(
+            f"row security would hide rows of {len(hidden)} tables from the role",
+            detail=_some(hidden),
+            hint="connect as the tables' owner (without FORCE ROW LEVEL SECURITY) or as a role with BYPASSRLS",
+        )
+
+
+def _lock(connection: psycopg.Connection[tuple[object, ...]], relations: list[Relation], timeout: float) -> None:
+    connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", (f"{int(timeout * 1000)}ms",))
+    for start in range(0, len(relations), _LOCKED_AT_ONCE):
+        batch = relations[start : start + _LOCKED_AT_ONCE]
+        # ONLY: partitions and children stand in the list themselves.
+        names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(relation.identifier) for relation in batch)
+        try:
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+        except psycopg.errors.LockNotAvailable as error:
+            raise RecoveryError(
+                f"a table is locked by somebody else for longer than {timeout:g} s",
+                detail=f"{str(error).strip()}; one of {_some([relation.title for relation in batch])}",
+                hint="look at pg_locks for an ACCESS EXCLUSIVE lock: a migration, TRUNCATE, CLUSTER or VACUUM FULL",
+            ) from error
+
+
+def _newest_commit_time(connection: psycopg.Connection[tuple[object, ...]]) -> dt.datetime | None:
+    """Return the newest commit's time, asked before the snapshot is taken so that the commit is surely in it."""
+    row = connection.execute("SELECT pg_catalog.current_setting('track_commit_timestamp')").fetchone()
+    if row != ("on",):
+        return None
+    found = connection.execute("SELECT timestamp FROM pg_catalog.pg_last_committed_xact()").fetchone()
+    return cast("dt.datetime | None", found[0]) if found else None
+
+
+def _some(names: list[str], most: int = 10) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,226 @@
+"""Read one dump from start to end, refuse what is not a whole plain dump, and count what it holds.
+
+The same reader serves the check before a restore and the restore itself: what one refuses, the other refuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+from recovery.dumps.facts import DumpFacts
+from recovery.dumps.lexer import Lexer
+from recovery.dumps.source import hashed, inflate
+from recovery.dumps.statements import IDENTIFIER, QUALIFIED, CopyBlock, PsqlCommand, Statement, table_name, unquote
+from recovery.errors import BadDumpError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from recovery.dumps.manifest import Manifest
+    from recovery.dumps.source import DumpSource
+
+# What a dump may begin a statement with: all that pg_dump writes, and what people put into plain SQL files by hand.
+_COMMANDS = frozenset(
+    b"ALTER ANALYZE BEGIN CALL COMMENT COMMIT COPY CREATE DELETE DO DROP END GRANT INSERT LOCK REFRESH RESET REVOKE "
+    b"SECURITY SELECT SET START TRUNCATE UPDATE VALUES WITH".split()
+)
+_WORD = re.compile(rb"[A-Za-z]+")
+_TABLE = re.compile(rb"CREATE\s+(?:UNLOGGED\s+)?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(" + QUALIFIED + rb")", re.IGNORECASE)
+_PARTITIONED = re.compile(rb"\)\s*PARTITION\s+BY\s+(?:RANGE|LIST|HASH)\s*\([^;]*;\Z", re.IGNORECASE)
+_ATTACH = re.compile(
+    rb"ALTER\s+TABLE\s+(?:ONLY\s+)?(" + QUALIFIED + rb")\s+ATTACH\s+PARTITION\s+(" + QUALIFIED + rb")", re.IGNORECASE
+)
+_INSERT = re.compile(rb"INSERT\s+INTO\s+(" + QUALIFIED + rb")", re.IGNORECASE)
+_SETVAL = re.compile(rb"SELECT\s+pg_catalog\.setval\('((?:[^']|'')+)',\s*(-?\d+),\s*(true|false)\);\Z", re.IGNORECASE)
+_EXTENSION = re.compile(rb"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(" + IDENTIFIER + rb")", re.IGNORECASE)
+_CREATE_DATABASE = re.compile(rb"CREATE\s+DATABASE\s", re.IGNORECASE)
+_RESTRICT_KEY = re.compile(r"[A-Za-z0-9]+\Z")
+
+
+class DumpReader:
+    """One pass over a dump.
+
+    ``stored_done`` counts stored bytes read so far.  ``facts``, ``extensions`` and ``complete`` are final once
+    :meth:`items` is exhausted, and only then is the dump known to be whole.
+    """
+
+    def __init__(self, source: DumpSource, manifest: Manifest | None = None) -> None:
+        self._source = source
+        self._manifest = manifest
+        self._digest = hashlib.sha256()
+        self._lexer = Lexer(inflate(self._stored(), source.name))
+        self._restrict_key: str | None = None
+        self._databases = 0
+        self._connects = 0
+        self._rows: dict[tuple[str, str], int] = {}
+        self._inserted: set[tuple[str, str]] = set()
+        self._partitioned: set[tuple[str, str]] = set()
+        self._parents: dict[tuple[str, str], tuple[str, str]] = {}
+        self._sequences: dict[tuple[str, str], tuple[int, bool]] = {}
+        self.stored_done = 0
+        self.statements = 0
+        self.extensions: list[str] = []
+
+    def items(self) -> Iterator[Statement | CopyBlock]:
+        """Yield statements and COPY blocks in order.
+
+        Raises BadDumpError at the first thing wrong; what only the end can tell (cut off, wrong checksum) is raised in
+        place of the end.
+        """
+        self._refuse_size()
+        for item in self._lexer.items():
+            if self._lexer.is_cluster_dump:
+                raise BadDumpError(
+                    f"{self._source.name} is a dump of a whole cluster (pg_dumpall)",
+                    hint="restore one database's dump, made with pg_dump",
+                )
+            if isinstance(item, PsqlCommand):
+                self._psql_command(item)
+                continue
+            self.statements += 1
+            if isinstance(item, CopyBlock):
+                yield item
+                for _ in item.pieces:
+                    pass
+                self._count(item)
+            else:
+                self._look_at(item)
+                yield item
+        self._refuse_incomplete()
+
+    @property
+    def facts(self) -> DumpFacts:
+        """What the text says about the data.
+
+        Left out, because their rows cannot be counted in the text: tables filled by INSERT, partitioned tables, and
+        partitions that are loaded through their root.
+        """
+        through_root = {child for child, parent in self._parents.items() if self._rows.get(parent)}
+        unknown = self._inserted | self._partitioned | through_root
+        return DumpFacts(
+            tables={table: rows for table, rows in self._rows.items() if table not in unknown},
+            sequences=dict(self._sequences),
+            server_version=self._lexer.server_version,
+            pg_dump_version=self._lexer.pg_dump_version,
+        )
+
+    @property
+    def is_pg_dump(self) -> bool:
+        """Whether the dump is pg_dump's, whose last line proves that nothing is missing."""
+        return self._lexer.is_pg_dump
+
+    def _stored(self) -> Iterator[bytes]:
+        chunks = self._source.stored()
+        for chunk in hashed(chunks, self._digest) if self._manifest is not None else chunks:
+            self.stored_done += len(chunk)
+            yield chunk
+
+    def _refuse_size(self) -> None:
+        if self._manifest is not None and self._source.size != self._manifest.size:
+            raise BadDumpError(
+                f"the dump {self._source.name} is not the one its manifest describes",
+                detail=f"it has {self._source.size:,} bytes, the manifest says {self._manifest.size:,}",
+                hint="restore another copy or an older backup: `recovery backups list`",
+            )
+
+    def _refuse_incomplete(self) -> None:
+        name = self._source.name
+        if self._restrict_key is not None or (self._lexer.is_pg_dump and not self._lexer.complete):
+            raise self._cut_off()
+        if self.statements == 0:
+            raise BadDumpError(f"the dump {name} holds no SQL statement")
+        if self._manifest is not None and self._digest.hexdigest() != self._manifest.sha256:
+            raise BadDumpError(
+                f"the dump {name} is not the one its manifest describes",
+                detail=f"its SHA-256 is {self._digest.hexdigest()}, the manifest says {self._manifest.sha256}",
+                hint="restore another copy or an older backup: `recovery backups list`",
+            )
+
+    def _cut_off(self) -> BadDumpError:
+        return BadDumpError(
+            f"the dump {self._source.name} is cut off: pg_dump's last lines are missing",
+            hint="restore another copy or an older backup: `recovery backups list`",
+        )
+
+    # -- psql commands
+
+    def _psql_command(self, command: PsqlCommand) -> None:
+        if command.name == "restrict" and self._restrict_key is None and _RESTRICT_KEY.match(command.argument):
+            self._restrict_key = command.argument
+        elif command.name == "unrestrict" and self._restrict_key == command.argument:
+            self._restrict_key = None
+        elif command.name in {"connect", "c"} and self._restrict_key is None and self._databases == self._connects + 1:
+            # pg_dump --create: the database it would connect to is the one being restored into.
+            self._connects += 1
+            if self._connects > 1:
+                raise self._refused(command, "it holds more than one database")
+        elif command.name == "unrestrict" and (self._restrict_key or "").startswith(command.argument):
+            raise self._cut_off()
+        else:
+            raise self._refused(command, "only pg_dump's own \\restrict, \\unrestrict and \\connect are understood")
+
+    def _refused(self, command: PsqlCommand, reason: str) -> BadDumpError:
+        return BadDumpError(
+            f"line {command.line} of the dump: the psql command \\{command.name} is refused",
+            detail=reason,
+            hint="a dump made by pg_dump can be restored; a script for psql cannot",
+        )
+
+    # -- what the statements say
+
+    def _look_at(self, statement: Statement) -> None:
+        text = statement.text
+        word = _WORD.match(text)
+        if text != b";" and (word is None or word.group().upper() not in _COMMANDS):
+            raise BadDumpError(
+                f"line {statement.line} of the dump is not SQL that a dump consists of",
+                detail=repr(text[:60].decode("utf-8", "backslashreplace")),
+                hint="is it the right file?",
+            )
+        match word.group().upper() if word else b"":
+            case b"CREATE":
+                self._look_at_create(text)
+            case b"INSERT":
+                if found := _INSERT.match(text):
+                    self._inserted.add(_key(found.group(1)))
+            case b"ALTER":
+                if found := _ATTACH.match(text):
+                    self._parents[_key(found.group(2))] = _key(found.group(1))
+            case b"SELECT":
+                if found := _SETVAL.match(text):
+                    sequence = _key(found.group(1).replace(b"''", b"'"))
+                    self._sequences[sequence] = (int(found.group(2)), found.group(3).lower() == b"true")
+
+    def _look_at_create(self, text: bytes) -> None:
+        if found := _TABLE.match(text):
+            table = _key(found.group(1))
+            self._rows.setdefault(table, 0)
+            if _PARTITIONED.search(text):
+                self._partitioned.add(table)
+        elif found := _EXTENSION.match(text):
+            self.extensions.append(unquote(found.group(1)))
+        elif _CREATE_DATABASE.match(text):
+            self._databases += 1
+
+    def _count(self, block: CopyBlock) -> None:
+        table = (block.table.schema or "public", block.table.name)
+        self._rows[table] = self._rows.get(table, 0) + block.rows
+
+
+def check(source: DumpSource, manifest: Manifest | None = None) -> DumpReader:
+    """Read the whole dump without doing anything with it, and return the reader with what it found.
+
+    Raises BadDumpError when it is damaged, cut off, not what the manifest says or not SQL.
+    """
+    reader = DumpReader(source, manifest)
+    for _ in reader.items():
+        pass
+    return reader
+
+
+def _key(qualified: bytes) -> tuple[str, str]:
+    # Plain SQL files without schema names mean the default schema.
+    table = table_name(qualified)
+    return table.schema or "public", table.name

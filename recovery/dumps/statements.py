@@ -1,0 +1,157 @@
+"""What a dump is made of: statements, COPY blocks and psql commands, each with its line and pg_dump's own label."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IDENTIFIER = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*)'
+QUALIFIED = IDENTIFIER + rb"(?:\." + IDENTIFIER + rb")?"
+
+_LABEL = re.compile(
+    rb"(?:Data for )?Name: (?P<name>.*); Type: (?P<type>[^;]+); Schema: (?P<schema>.*?); Owner: (?P<owner>.*)\Z",
+    re.DOTALL,
+)
+_COPY = re.compile(
+    rb"COPY\s+(?P<table>" + QUALIFIED + rb")\s*"
+    rb"(?:\((?P<columns>\s*(?:" + IDENTIFIER + rb"\s*(?:,\s*" + IDENTIFIER + rb"\s*)*)?)\)\s*)?"
+    rb"FROM\s+stdin\s*;\Z",
+    re.IGNORECASE,
+)
+_PART = re.compile(IDENTIFIER)
+
+# PostgreSQL's name of a client encoding -> Python's; every other one is read as UTF-8 with escapes for what is not.
+_CODECS = {
+    b"UTF8": "utf-8",
+    b"LATIN1": "iso8859-1",
+    b"LATIN2": "iso8859-2",
+    b"LATIN9": "iso8859-15",
+    b"WIN1250": "cp1250",
+    b"WIN1251": "cp1251",
+    b"WIN1252": "cp1252",
+    b"KOI8R": "koi8-r",
+    b"EUC_JP": "euc_jp",
+    b"EUC_KR": "euc_kr",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """The comment pg_dump writes above an object.  It helps people and planning; nothing is decided on it alone."""
+
+    name: str
+    type: str
+    schema: str
+    owner: str
+
+    @classmethod
+    def read(cls, comment: bytes) -> Label | None:
+        """Read the text of one comment line, without its dashes; None when it is no label."""
+        found = _LABEL.match(comment.strip())
+        if found is None:
+            return None
+        return cls(**{key: value.decode("utf-8", "backslashreplace") for key, value in found.groupdict().items()})
+
+    def __str__(self) -> str:
+        schema = "" if self.schema in {"-", ""} else f"{self.schema}."
+        return f"{self.type} {schema}{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """One SQL statement with its semicolon, as it stands in the dump; ``line`` counts from 1."""
+
+    text: bytes
+    line: int
+    label: Label | None = None
+
+    @property
+    def subject(self) -> str:
+        """What the statement is about, for messages: its label, else its first words."""
+        if self.label is not None:
+            return str(self.label)
+        words = " ".join(self.text[:80].decode("utf-8", "backslashreplace").split())
+        return words if len(words) < 70 else words[:67] + "..."
+
+
+@dataclasses.dataclass(frozen=True)
+class TableName:
+    """A table as the dump writes it (``sql``) and as the catalogue holds it (``schema``, ``name``)."""
+
+    sql: bytes
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+@dataclasses.dataclass
+class CopyBlock:
+    """A ``COPY table FROM stdin`` with its rows.
+
+    ``pieces`` gives the data in order and must be read to its end before the dump is read on.  A piece ends at a row's
+    end unless one row is longer than a piece, in which case it ends anywhere inside that row.  ``rows`` is final once
+    ``pieces`` is exhausted.
+    """
+
+    statement: Statement
+    table: TableName
+    columns: tuple[str, ...] | None
+    pieces: Iterator[bytes]
+    rows: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PsqlCommand:
+    r"""A psql command that stands alone on its line: its name without the backslash, and the rest of the line."""
+
+    name: str
+    argument: str
+    line: int
+
+
+Item = Statement | CopyBlock | PsqlCommand
+
+
+def codec_of(client_encoding: bytes) -> str:
+    """Return Python's codec for names in a dump of this client encoding."""
+    return _CODECS.get(client_encoding.upper(), "utf-8")
+
+
+def unquote(identifier: bytes, codec: str = "utf-8") -> str:
+    """Return the name an identifier stands for: quotes removed, else folded to lower case as PostgreSQL does."""
+    if identifier.startswith(b'"'):
+        return identifier[1:-1].replace(b'""', b'"').decode(codec, "backslashreplace")
+    return identifier.lower().decode(codec, "backslashreplace")  # bytes.lower() folds ASCII only, as PostgreSQL does
+
+
+def table_name(qualified: bytes, codec: str = "utf-8") -> TableName:
+    """Read ``name`` or ``schema.name``."""
+    parts = [unquote(part.group(), codec) for part in _PART.finditer(qualified)]
+    return TableName(sql=qualified, schema=parts[0] if len(parts) == 2 else "", name=parts[-1])
+
+
+def quote(name: str) -> str:
+    """Return ``name`` as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return ``text`` as an SQL string that means the same whatever standard_conforming_strings says."""
+    escaped = text.replace("'", "''")
+    return f"E'{escaped.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{escaped}'"
+
+
+def read_copy(text: bytes, codec: str = "utf-8") -> tuple[TableName, tuple[str, ...] | None] | None:
+    """Read ``COPY table [(columns)] FROM stdin;`` as pg_dump writes it; None for every other form of COPY."""
+    found = _COPY.match(text)
+    if found is None:
+        return None
+    columns = found["columns"]
+    names = None if columns is None else tuple(unquote(part.group(), codec) for part in _PART.finditer(columns))
+    return table_name(found["table"], codec), names

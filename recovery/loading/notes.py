@@ -1,0 +1,59 @@
+"""What a restore did otherwise than the dump says, so that nothing is left out in silence."""
+
+from __future__ import annotations
+
+import threading
+
+import pydantic
+
+_NAMED_OBJECTS = 5
+
+
+class Note(pydantic.BaseModel):
+    """One departure from the dump.
+
+    ``kind`` groups notes: "owner", "privileges", "setting", "comment", "not restored", "database", "clean", "exists",
+    "rows", "warning", "completeness", "left over".  ``object`` names what is concerned, the first few of ``count``.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    kind: str
+    object: str
+    text: str
+    count: int = 1
+
+
+class Notes:
+    """Collects notes from any thread; those that say the same of many objects become one."""
+
+    def __init__(self) -> None:
+        self._objects: dict[tuple[str, str], list[str]] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, kind: str, subject: str, text: str) -> None:
+        """Note that ``text`` is so for ``subject``."""
+        with self._lock:
+            objects = self._objects.setdefault((kind, text), [])
+            if len(objects) < _NAMED_OBJECTS:
+                objects.append(subject)
+            self._counts[kind, text] = self._counts.get((kind, text), 0) + 1
+
+    def all(self) -> list[Note]:
+        """Return the notes in the order of their first occurrence."""
+        with self._lock:
+            return [
+                Note(
+                    kind=kind,
+                    text=text,
+                    object=_joined(objects, self._counts[kind, text]),
+                    count=self._counts[kind, text],
+                )
+                for (kind, text), objects in self._objects.items()
+            ]
+
+
+def _joined(objects: list[str], count: int) -> str:
+    more = count - len(objects)
+    return ", ".join(objects) + (f" and {more} more" if more else "")

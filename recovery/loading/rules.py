@@ -1,0 +1,139 @@
+"""Which statements of a dump may fail or be left out, why, and what is noted about it.
+
+Everything that is not listed here must succeed.  A rule names the statements it is for, the SQLSTATEs it accepts and
+the note; the statement is always tried first, so a role that may do more loses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from recovery.dumps.statements import IDENTIFIER, Statement, unquote
+
+if TYPE_CHECKING:
+    import psycopg
+
+_UNDEFINED_OBJECT = "42704"
+_NO_PRIVILEGE = "42501"
+_INVALID_VALUE = "22023"
+_UNDEFINED_FUNCTION = "42883"
+_INVALID_GRANT = "0LP01"
+_DUPLICATE_SCHEMA = "42P06"
+# What a DROP or ALTER ... DROP of pg_dump --clean meets in an empty database.
+_UNDEFINED = frozenset({"42P01", "42703", _UNDEFINED_OBJECT, _UNDEFINED_FUNCTION, "3F000", "2BP01"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Statements that match ``pattern`` may fail with one of ``sqlstates``: noted as ``kind`` with ``text``."""
+
+    kind: str
+    pattern: re.Pattern[bytes]
+    sqlstates: frozenset[str]
+    text: str
+    unlabelled: bool = False  # only before pg_dump's first label
+
+
+def _pattern(text: bytes) -> re.Pattern[bytes]:
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
+
+
+RULES = (
+    Rule(
+        "owner",
+        _pattern(rb"ALTER\s.*\sOWNER\s+TO\s+" + IDENTIFIER + rb"\s*;\Z"),
+        frozenset({_UNDEFINED_OBJECT, _NO_PRIVILEGE}),
+        "the restoring role owns it instead",
+    ),
+    Rule(
+        "owner",
+        _pattern(rb"SET\s+SESSION\s+AUTHORIZATION\s"),
+        frozenset({_UNDEFINED_OBJECT, _NO_PRIVILEGE, _INVALID_VALUE}),
+        "the restoring role owns what follows instead",
+    ),
+    Rule(
+        "privileges",
+        _pattern(rb"(?:GRANT|REVOKE|ALTER\s+DEFAULT\s+PRIVILEGES)\s"),
+        frozenset({_UNDEFINED_OBJECT, _NO_PRIVILEGE, _INVALID_GRANT}),
+        "not granted or revoked",
+    ),
+    Rule(
+        "setting",
+        _pattern(rb"SET\s+(?!(?:LOCAL\s|SESSION\s+AUTHORIZATION|ROLE\s|client_encoding|standard_conforming_strings))"),
+        frozenset({_UNDEFINED_OBJECT, _NO_PRIVILEGE, _INVALID_VALUE}),
+        "the server does not take this setting",
+    ),
+    Rule(
+        "comment",
+        _pattern(rb"COMMENT\s+ON\s+(?:EXTENSION|SCHEMA\s+public\s)"),
+        frozenset({_NO_PRIVILEGE}),
+        "the comment belongs to an object of the server's own",
+    ),
+    Rule(
+        "not restored",
+        _pattern(rb"CREATE\s+(?:PUBLICATION|EVENT\s+TRIGGER|SUBSCRIPTION)\s"),
+        frozenset({_NO_PRIVILEGE}),
+        "the server lets only a superuser create it",
+    ),
+    Rule(
+        "not restored",
+        _pattern(rb"SELECT\s+(?:\*\s+FROM\s+)?pg_catalog\.pg_restore_(?:relation|attribute|extended)_stats\s*\("),
+        frozenset({_UNDEFINED_FUNCTION, _NO_PRIVILEGE}),
+        "the server does not take statistics from a dump; ANALYZE makes new ones",
+    ),
+    Rule("exists", _pattern(rb"CREATE\s+SCHEMA\s+public\s*;"), frozenset({_DUPLICATE_SCHEMA}), "it is there already"),
+    Rule(
+        "clean",
+        _pattern(rb"(?:DROP\s|ALTER\s.*\sDROP\s|SELECT\s+pg_catalog\.lo_unlink\()"),
+        _UNDEFINED,
+        "nothing to drop in a new database",
+        unlabelled=True,
+    ),
+)
+
+_OF_THE_DATABASE = _pattern(
+    rb"(?:(?:CREATE|ALTER|DROP)\s+DATABASE\s|COMMENT\s+ON\s+DATABASE\s|SECURITY\s+LABEL\s.*\sON\s+DATABASE\s"
+    rb"|(?:GRANT|REVOKE)\s[^;'$]*\sON\s+DATABASE\s)"
+)
+_LOSABLE = _pattern(
+    rb"(?:CREATE|ALTER|DROP|COMMENT\s+ON)\s+(PUBLICATION|EVENT\s+TRIGGER|SUBSCRIPTION)\s+(?:IF\s+EXISTS\s+)?("
+    + IDENTIFIER
+    + rb")"
+)
+
+
+class Rulebook:
+    """The rules as they apply to one restore; remembers what was not restored, since later statements refer to it."""
+
+    def __init__(self) -> None:
+        self._lost: set[tuple[bytes, str]] = set()
+
+    def left_out(self, statement: Statement) -> str | None:
+        """Why the statement is not even tried, or None."""
+        if _OF_THE_DATABASE.match(statement.text):
+            return "it concerns the dumped database itself; the target keeps its own owner, settings and privileges"
+        return None
+
+    def excuse(self, statement: Statement, error: psycopg.Error) -> tuple[str, str] | None:
+        """Return (kind, text) of the note when this failure is one that a rule accepts, else None."""
+        state = error.sqlstate or ""
+        losable = _losable(statement)
+        if losable in self._lost and state == _UNDEFINED_OBJECT:
+            return "not restored", "what it belongs to was not restored"
+        for rule in RULES:
+            if state in rule.sqlstates and rule.pattern.match(statement.text):
+                if rule.unlabelled and statement.label is not None:
+                    continue
+                if rule.kind == "not restored" and losable is not None:
+                    self._lost.add(losable)
+                return rule.kind, f"{rule.text} ({error.diag.message_primary})"
+        return None
+
+
+def _losable(statement: Statement) -> tuple[bytes, str] | None:
+    found = _LOSABLE.match(statement.text)
+    if found is None:
+        return None
+    return b" ".join(found.group(1).upper().split()), unquote(found.group(2))

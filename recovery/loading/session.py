@@ -1,0 +1,140 @@
+"""Connections that restore, and how what a server says about a statement becomes an error or a note."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from recovery.errors import EnvironmentLacksError, RecoveryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from recovery.dumps.statements import CopyBlock, Statement
+    from recovery.loading.notes import Notes
+    from recovery.loading.rules import Rulebook
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# A restore's connections wait long for the server; a peer that is gone must still be noticed within minutes.
+_KEEPALIVES = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
+
+# A value in an error's context is a person's data: it belongs in no log.
+_CONTEXT_VALUE = re.compile(r': "(?:.|\n)*"')
+
+# Settings of a loading session that any role may set.  A commit need not wait for the disk: the swap's own commit
+# does, and everything written to the log before it is then on disk too.
+_LOADING_SETTINGS = (
+    "SET synchronous_commit = off",
+    "SET statement_timeout = 0",
+    "SET lock_timeout = 0",
+    "SET idle_in_transaction_session_timeout = 0",
+    "SET idle_session_timeout = 0",
+    "SET row_security = off",
+    "SET default_transaction_read_only = off",
+)
+
+
+def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") -> Connection:
+    """Open an autocommit connection, to ``database`` instead of the DSN's own when given.
+
+    Raises EnvironmentLacksError when the server does not let us in; its text never holds the password.
+    """
+    try:
+        given = conninfo_to_dict(dsn)
+        parameters: dict[str, Any] = {"connect_timeout": "15", **_KEEPALIVES, **{k: v for k, v in given.items() if v}}
+        parameters["application_name"] = f"agentverse-dr {purpose}"
+        if database is not None:
+            parameters["dbname"] = database
+        return psycopg.connect(make_conninfo(**parameters), autocommit=True)
+    except psycopg.ProgrammingError as error:
+        raise EnvironmentLacksError(
+            "the address of the database cannot be understood", detail=type(error).__name__
+        ) from None
+    except psycopg.OperationalError as error:
+        raise EnvironmentLacksError(
+            "the database server cannot be reached or does not let us in",
+            detail=str(error).strip(),
+            hint="check host, port, user, password and the security group",
+        ) from error
+
+
+def explain(error: psycopg.Error, *, what: str) -> RecoveryError:
+    """Turn a server's error into ours: ``what`` says where in the restore it happened."""
+    state = error.sqlstate
+    primary = error.diag.message_primary or str(error).strip() or type(error).__name__
+    parts = [f"SQLSTATE {state}" if state else "no SQLSTATE: the connection broke"]
+    if error.diag.message_detail and not (state or "").startswith("23"):
+        parts.append(error.diag.message_detail)
+    if error.diag.context:
+        parts.append(_CONTEXT_VALUE.sub("", error.diag.context.splitlines()[0]))
+    kind: type[RecoveryError] = RecoveryError
+    if state is None or state[:2] in {"08", "53", "57", "58"}:
+        kind = EnvironmentLacksError
+    return kind(f"{what}: {primary}", detail="; ".join(parts), hint=error.diag.message_hint)
+
+
+class Session:
+    """One connection to the database being loaded."""
+
+    def __init__(self, connection: Connection, rulebook: Rulebook, notes: Notes) -> None:
+        self.connection = connection
+        self._rulebook = rulebook
+        self._notes = notes
+        self._subject = "session"
+        connection.add_notice_handler(self._notice)
+        for setting in _LOADING_SETTINGS:
+            try:
+                connection.execute(setting.encode())
+            except psycopg.errors.UndefinedObject:  # a setting newer than the server: then it needs no setting
+                continue
+
+    def execute(self, statement: Statement) -> bool:
+        """Run one statement as it stands in the dump; False when a rule left it out or excused its failure.
+
+        Raises RecoveryError with line, object, SQLSTATE and the server's message otherwise.
+        """
+        reason = self._rulebook.left_out(statement)
+        if reason is not None:
+            self._notes.add("database", statement.subject, reason)
+            return False
+        self._subject = statement.subject
+        try:
+            # Without parameters psycopg uses the simple protocol and sends the bytes as they are.
+            self.connection.execute(statement.text)
+        except psycopg.Error as error:
+            excuse = None
+            if self.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                excuse = self._rulebook.excuse(statement, error)
+            if excuse is None:
+                raise explain(error, what=f"line {statement.line} of the dump, {statement.subject}") from error
+            self._notes.add(excuse[0], statement.subject, excuse[1])
+            return False
+        return True
+
+    def copy(self, block: CopyBlock, pieces: Iterable[bytes]) -> int:
+        """Send pieces of a COPY block's rows as one COPY and return how many rows the server took.
+
+        Raises RecoveryError when it refuses one.
+        """
+        self._subject = str(block.table)
+        try:
+            with self.connection.cursor() as cursor:
+                with cursor.copy(block.statement.text) as copy:
+                    for piece in pieces:
+                        copy.write(piece)
+                return cursor.rowcount
+        except psycopg.Error as error:
+            what = f"line {block.statement.line} of the dump, rows of {block.table}"
+            raise explain(error, what=what) from error
+
+    def close(self) -> None:
+        """Close the connection; the server rolls back what was not committed."""
+        self.connection.close()
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self._notes.add("warning", self._subject, diagnostic.message_primary or "")

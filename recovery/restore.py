@@ -1,0 +1,164 @@
+"""Restore a plain dump into a database: all of it, or nothing.
+
+The dump is loaded into a new database beside the target and takes its place when every statement has succeeded, every
+byte has been checked and the target's own state is applied.  Until then the target is not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import IO, TYPE_CHECKING
+
+import pydantic
+
+from recovery.dumps.facts import DumpFacts
+from recovery.dumps.reader import DumpReader, check
+from recovery.dumps.source import open_dump
+from recovery.errors import EnvironmentLacksError
+from recovery.loading.loader import Loader
+from recovery.loading.notes import Note, Notes
+from recovery.loading.rules import Rulebook
+from recovery.loading.session import Session, connect
+from recovery.loading.side import admin_database, drop_interrupted, side_database, target_name
+from recovery.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+    from recovery.dumps.manifest import Manifest
+
+__all__ = ["DumpFacts", "Note", "Phase", "RestoreResult", "drop_interrupted", "restore"]
+
+# Reading a dump of this size twice costs a moment; a larger one is checked while it loads into the side database, which
+# finds the same faults before the target is touched, only later.
+CHECK_FIRST_BYTES = 64 * 1024 * 1024
+
+
+class Phase(pydantic.BaseModel):
+    """One phase of a restore and the seconds it took."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    name: str
+    seconds: float
+
+
+class RestoreResult(pydantic.BaseModel):
+    """What a restore did.
+
+    ``bytes`` counts the dump as stored, ``data_bytes`` the text of its COPY rows; ``rows`` are those of COPY blocks.
+    ``row_counts`` maps "schema.table" to the rows the dump's text holds; tables whose rows cannot be counted there are
+    left out.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    schema_version: int = 1
+    source: str
+    database: str
+    bytes: int
+    data_bytes: int
+    statements: int
+    tables: int
+    rows: int
+    seconds: float
+    phases: list[Phase]
+    notes: list[Note]
+    row_counts: dict[str, int]
+    server_version: str | None
+    pg_dump_version: str | None
+
+
+def restore(
+    source: str,
+    dsn: str,
+    *,
+    manifest: Manifest | None = None,
+    replace: bool = False,
+    progress: Progress = silent,
+    s3: S3Client | None = None,
+    region: str | None = None,
+    stdin: IO[bytes] | None = None,
+    check_first: bool | None = None,
+) -> RestoreResult:
+    """Restore the dump at ``source`` (FILE, s3://bucket/key or "-") into the database that ``dsn`` names.
+
+    ``check_first`` reads the whole dump once before anything is created on the server; by default that is done for
+    dumps up to CHECK_FIRST_BYTES.  Raises BadDumpError (damaged, cut off, not the manifest's, not SQL), RefusedError
+    (target not empty and not ``replace``; another restore running), EnvironmentLacksError (server, S3 or an extension
+    missing), RecoveryError (the server refused a statement).  After any of them the target is as it was.
+    """
+    started = time.monotonic()
+    notes = Notes()
+    clock = _Clock()
+    with open_dump(source, s3=s3, region=region, stdin=stdin) as dump:
+        first = check_first if check_first is not None else dump.size <= CHECK_FIRST_BYTES
+        extensions: list[str] = []
+        if first:
+            with clock.phase("check"):
+                extensions = check(dump, manifest).extensions
+        with clock.phase("prepare"):
+            _refuse_missing_extensions(dsn, extensions)
+        with contextlib.ExitStack() as stack:
+            with clock.phase("create"):
+                side = stack.enter_context(side_database(dsn, replace=replace, notes=notes))
+                session = Session(side.connect(), Rulebook(), notes)
+                stack.callback(session.close)
+            reader = DumpReader(dump, manifest)
+            loader = Loader(reader, session, notes, stored=dump.size, progress=progress)
+            with clock.phase("load"):
+                loader.run()
+            if not reader.is_pg_dump and manifest is None:
+                text = "it is not pg_dump's own text and has no manifest: nothing proves that it is whole"
+                notes.add("completeness", dump.name, text)
+            session.close()
+            with clock.phase("swap"):
+                side.swap()
+        facts = reader.facts
+        return RestoreResult(
+            source=dump.name,
+            database=side.target,
+            bytes=dump.size,
+            data_bytes=loader.bytes,
+            statements=reader.statements,
+            tables=loader.tables,
+            rows=loader.rows,
+            seconds=time.monotonic() - started,
+            phases=clock.phases,
+            notes=notes.all(),
+            row_counts={f"{schema}.{name}": rows for (schema, name), rows in facts.tables.items()},
+            server_version=facts.server_version,
+            pg_dump_version=facts.pg_dump_version,
+        )
+
+
+class _Clock:
+    """Times the phases of one restore."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.phases.append(Phase(name=name, seconds=time.monotonic() - started))
+
+
+def _refuse_missing_extensions(dsn: str, extensions: list[str]) -> None:
+    if not extensions:
+        return
+    with contextlib.closing(connect(dsn, database=admin_database(target_name(dsn)))) as connection:
+        available = {str(row[0]) for row in connection.execute("SELECT name FROM pg_catalog.pg_available_extensions")}
+        version = connection.info.parameter_status("server_version")
+    missing = [name for name in extensions if name not in available]
+    if missing:
+        raise EnvironmentLacksError(
+            f"the dump needs {'extensions' if len(missing) > 1 else 'an extension'} that the server does not have: "
+            + ", ".join(missing),
+            detail=f"the server is PostgreSQL {version}",
+            hint="install it on the server, or restore into one that has it; nothing was changed",
+        )

@@ -69,7 +69,7 @@ class Wishes:
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Times the phases and says each one's line."""
 
     say: Say
@@ -93,13 +93,19 @@ def up(wishes: Wishes, say: Say) -> Production:
     doing it again goes on where it stopped.
     """
     endpoint = embedded_endpoint()
-    clock = _Clock(say)
+    clock = Clock(say)
     with stack.project_copy(STACK) as folder:
         with clock.phase("stack") as text:
             primary = stack.select(STACK, folder)
             changes = stack.up(primary, say)
             text.append(", ".join(f"{number} {operation}" for operation, number in sorted(changes.items())))
         outputs = stack.primary_outputs(primary)
+    return fill(outputs, wishes, endpoint, clock)
+
+
+def fill(outputs: PrimaryOutputs, wishes: Wishes, endpoint: str, clock: Clock) -> Production:
+    """Give a stack that is up its data, its blobs, a backup, and wait for the replicas of all."""
+    say = clock.say
     s3 = blobs.client(outputs.region)
     with clock.phase("database") as text, database.connect(_dsn(outputs)) as connection:
         rows = database.counts(connection)

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from localcloud.images import load_images
 from localcloud.postgres_installation import prepare_default
-from localcloud.processes import end_recorded, wait_until
+from localcloud.processes import end_recorded, is_over, wait_until
 from localcloud.reconciler import Context
 from localcloud.settings import (
     ACCOUNT,
@@ -74,7 +74,12 @@ def start(settings: Settings) -> Instance:
         def settled() -> bool:
             return process.poll() is not None or _instance_of(settings.home, process.pid) is not None
 
-        in_time = wait_until(settled, seconds=_START_SECONDS)
+        try:
+            in_time = wait_until(settled, seconds=_START_SECONDS)
+        except BaseException:  # Ctrl-C while waiting: nobody would know of it
+            process.terminate()
+            process.wait(_STOP_SECONDS)
+            raise
         instance = _instance_of(settings.home, process.pid)
         if instance is not None and process.poll() is None:
             return instance
@@ -141,16 +146,19 @@ def stop(home_path: Path) -> bool:
     if instance is not None:
         process = same_process(instance.pid, instance.started)
         if process is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-            _, left = psutil.wait_procs([process], timeout=_STOP_SECONDS)
-            for stuck in left:
-                _LOGGER.warning("process %s did not stop within %s s and is killed", stuck.pid, _STOP_SECONDS)
-                stuck.kill()
-            psutil.wait_procs(left, timeout=_STOP_SECONDS)
+            _end(process, signal.SIGTERM)
     with _holding(home):
         clean_up(home)
     return instance is not None
+
+
+def _end(process: psutil.Process, number: signal.Signals) -> None:
+    for last_resort in (number, signal.SIGKILL):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(last_resort)
+        if wait_until(lambda: is_over(process), seconds=_STOP_SECONDS):
+            return
+    raise LocalcloudError(f"process {process.pid} does not end, not even when killed", hint="look at it with ps")
 
 
 def clean_up(home: Home) -> None:

@@ -73,6 +73,7 @@ class ElastiCache:
         self._addresses = Addresses()
         self._guard = threading.RLock()
         self._records: dict[_Key, _Record] = {}
+        self._dark: set[str] = set()
 
     # -- what the cloud asks of every part
 
@@ -87,10 +88,12 @@ class ElastiCache:
                 self._remove(key)
 
     def suspend(self, region: str) -> None:
+        self._dark.add(region)
         for server in self._servers(region):
             server.suspend()
 
     def resume(self, region: str) -> None:
+        self._dark.discard(region)
         for server in self._servers(region):
             server.resume()
 
@@ -176,6 +179,8 @@ class ElastiCache:
                 if member is not None:
                     member.cache_cluster_status = "available"
             group.status = "available"
+            if backend.region_name in self._dark:  # it was being created when its region went dark
+                record.server.suspend()
         finally:
             record.ready.set()
 

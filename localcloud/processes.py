@@ -152,23 +152,27 @@ def resume(pid: int) -> None:
     _signal_all(reversed(_tree(pid)), signal.SIGCONT)
 
 
-def _end_trees(trees: list[psutil.Process], roots: list[psutil.Process], number: signal.Signals, grace: float) -> None:
-    _signal_all(roots, number)
-    _signal_all(trees, signal.SIGCONT)  # what is suspended acts on no other signal
-    _, left = psutil.wait_procs(trees, timeout=grace)
-    _signal_all(left, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=grace)
+def is_over(process: psutil.Process) -> bool:
+    """Tell whether a process has ended. A zombie has: whoever adopted it may take its time to collect it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _end_tree(tree: list[psutil.Process], number: signal.Signals, grace: float) -> None:
+    """End a root and all below it: `number` to the root first, SIGKILL to what is left after `grace` seconds."""
+    _signal_all(tree[:1], number)
+    _signal_all(tree, signal.SIGCONT)  # what is suspended acts on no other signal
+    wait_until(lambda: all(is_over(process) for process in tree), seconds=grace)
+    _signal_all([process for process in tree if not is_over(process)], signal.SIGKILL)
+    wait_until(lambda: all(is_over(process) for process in tree), seconds=grace)
 
 
 def end(running: Running, *, number: signal.Signals = signal.SIGTERM, grace: float = 5.0) -> None:
     """End a process and all below it: `number` to its root first, SIGKILL to what is left after `grace` seconds."""
-    trees = _tree(running.pid)
-    if trees and running.alive():
-        running.process.send_signal(number)
-        _signal_all(trees, signal.SIGCONT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.process.wait(grace)
-        _signal_all(psutil.wait_procs(trees, timeout=0.5)[1], signal.SIGKILL)
+    if running.alive():
+        _end_tree(_tree(running.pid), number, grace)
     with contextlib.suppress(subprocess.TimeoutExpired):
         running.process.wait(grace)
     running.forget()
@@ -189,7 +193,7 @@ def end_recorded(home: Path) -> int:
             process = None
         if process is not None:
             # PostgreSQL frees its shared memory on SIGQUIT, and not on SIGKILL.
-            _end_trees(_tree(process.pid), [process], signal.SIGQUIT, 5.0)
+            _end_tree(_tree(process.pid), signal.SIGQUIT, 5.0)
             ended += 1
         record.unlink(missing_ok=True)
     return ended

@@ -72,6 +72,7 @@ class Rds:
         self._addresses = Addresses()
         self._guard = threading.RLock()
         self._records: dict[_Key, _Record] = {}
+        self._dark: set[str] = set()
         self._snapshots: dict[str, Path] = {}  # ARN of a DB snapshot -> its data
         self._source: ContextVar[Path | None] = ContextVar("snapshot_being_restored", default=None)
 
@@ -111,10 +112,12 @@ class Rds:
             self._snapshots.clear()
 
     def suspend(self, region: str) -> None:
+        self._dark.add(region)
         for server in self._servers(region):
             server.suspend()
 
     def resume(self, region: str) -> None:
+        self._dark.discard(region)
         for server in self._servers(region):
             server.resume()
 
@@ -197,6 +200,8 @@ class Rds:
             database.port = server.port
             record.answers = True
             database.status = "available"
+            if database.region in self._dark:  # it was being created when its region went dark
+                server.suspend()
         finally:
             record.ready.set()
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -339,7 +339,9 @@ class Environment:
         with _translated(f"Stack {self.stack_name} could not be destroyed.", complaints):
             stack = automation.Stack.select(self.stack_name, workspace)
             if break_lock:
-                stack.cancel()
+                # Without a lock there is nothing to cancel, which Pulumi reports as a failure.
+                with suppress(automation_errors.CommandError):
+                    stack.cancel()
             stack.destroy(on_event=hear, color="never", refresh=refresh or None, run_program=False, show_secrets=False)
         return sum(1 for resource in resources if resource.get("custom"))
 

@@ -1,0 +1,155 @@
+"""`recovery environment`: make, look at and remove DR environments by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from recovery import reaping
+from recovery.commands.shared import Session, session
+from recovery.console import RunDisplay
+from recovery.errors import CheckFailedError, RecoveryError
+from recovery.procedures.quarterly import DrillOptions
+from recovery.procedures.running import run_drill
+
+environment = typer.Typer(help="The isolated DR environments of drills.", no_args_is_help=True)
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")]
+
+
+@environment.command("up")
+def up(context: typer.Context, dry_run: DryRun = False) -> None:  # noqa: FBT002  # an option
+    """Make an environment and leave it there.
+
+    Example: recovery --local environment up
+    """
+    here = session(context)
+    place = f"account {here.account or '(none set)'}, {here.settings.platform.dr_region}"
+    hours = here.settings.drill.lifetime_hours
+    if dry_run:
+        here.screen.say(f"Would make a DR environment in {place}, to expire after {hours:g} h.")
+        if here.screen.as_json:
+            here.screen.document({"dry_run": True, "region": here.settings.platform.dr_region})
+        return
+    if here.local is None:
+        here.screen.confirm(f"Make a DR environment in {place}, to expire after {hours:g} h?", yes=here.yes)
+    display = RunDisplay(here.screen)
+    try:
+        conclusion = run_drill(
+            here.settings,
+            here.dr,
+            DrillOptions(keep=True),
+            account=here.account,
+            local=here.local,
+            listeners=(display,),
+            environment_only=True,
+        )
+    finally:
+        display.close()
+    failure = conclusion.result.first_failure
+    if failure is not None:
+        raise failure[1]
+    if conclusion.result.interrupted:
+        raise typer.Exit(130)
+    outputs = conclusion.result.evidence["environment"]["outputs"]
+    if here.screen.as_json:
+        here.screen.document({"drill": conclusion.drill, "outputs": outputs})
+    here.screen.text(f"{conclusion.drill} is up; remove it with: recovery environment down {conclusion.drill}")
+
+
+@environment.command("status")
+def status(context: typer.Context) -> None:
+    """List the environments that exist, and what the reaper thinks of each.
+
+    Example: recovery environment status
+    """
+    here = session(context)
+    found = reaping.find_candidates(here.settings, here.dr, datetime.now(UTC))
+    if here.screen.as_json:
+        here.screen.document({"environments": [vars(item) for item in found]})
+    here.screen.table(
+        ("drill", "stack", "expires", ""),
+        [(item.drill, "yes" if item.has_stack else "no", item.expires_at or "-", item.reason) for item in found],
+    )
+    if not found:
+        here.screen.say("There is no environment.")
+
+
+@environment.command("down")
+def down(
+    context: typer.Context,
+    drill_id: Annotated[str, typer.Argument(metavar="ID", help="The drill whose environment goes.")],
+    dry_run: DryRun = False,  # noqa: FBT002  # an option
+) -> None:
+    """Remove one drill's environment.
+
+    Example: recovery --yes environment down 20260109-020000-1a2b
+    """
+    here = session(context)
+    if dry_run:
+        _preview(here, [drill_id])
+        return
+    place = f"account {here.account or '(none set)'}, {here.settings.platform.dr_region}"
+    here.screen.confirm(f"Remove everything of drill {drill_id} in {place}?", yes=here.yes)
+    _remove(here, [drill_id])
+
+
+@environment.command("reap")
+def reap(context: typer.Context, dry_run: DryRun = False) -> None:  # noqa: FBT002  # an option
+    """Remove what dead and expired drills have left; a failover is never touched.
+
+    Example: recovery --yes environment reap
+    """
+    here = session(context)
+    found = reaping.find_candidates(here.settings, here.dr, datetime.now(UTC))
+    for item in found:
+        here.screen.say(f"{'reap' if item.reap else 'keep'} {item.drill}: {item.reason}")
+    wanted = [item.drill for item in found if item.reap]
+    if dry_run:
+        _preview(here, wanted)
+        return
+    if wanted:
+        place = f"account {here.account or '(none set)'}, {here.settings.platform.dr_region}"
+        here.screen.confirm(f"Remove everything of {', '.join(wanted)} in {place}?", yes=here.yes)
+    _remove(here, wanted)
+
+
+def _preview(here: Session, wanted: list[str]) -> None:
+    lines = {drill_id: reaping.preview(here.settings, here.dr, drill_id) for drill_id in wanted}
+    if here.screen.as_json:
+        here.screen.document({"dry_run": True, "would_remove": lines})
+    for drill_id, things in lines.items():
+        here.screen.text(f"{drill_id}: {len(things)} things would be removed")
+        for thing in things:
+            here.screen.text(f"  {thing}")
+    if not wanted:
+        here.screen.say("Nothing would be removed.")
+
+
+def _remove(here: Session, wanted: list[str]) -> None:
+    """Remove each; one that fails does not keep the others."""
+    done, failed = [], []
+    for drill_id in wanted:
+        try:
+            done.append(
+                reaping.remove(
+                    here.settings, here.dr, drill_id, account=here.account, local=here.local, note=here.screen.say
+                )
+            )
+            here.screen.text(f"{drill_id}: nothing is left")
+        except RecoveryError as exc:
+            failed.append((drill_id, exc))
+            if len(wanted) > 1:
+                here.screen.error(exc)
+    if here.screen.as_json and not failed:
+        here.screen.document({"removed": done})
+    if not wanted:
+        here.screen.say("There is nothing to remove.")
+    if len(failed) == 1:
+        raise failed[0][1]
+    if failed:
+        raise CheckFailedError(
+            f"{len(failed)} environments could not be removed.", detail=", ".join(i for i, _ in failed)
+        )

@@ -1,0 +1,1 @@
+"""The procedures of the runbook, each a list of steps that reads like the page it implements."""

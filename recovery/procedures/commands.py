@@ -1,0 +1,43 @@
+"""What the tasks inside the network are asked to do: arguments of `recovery task`, never a secret among them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recovery.outputs import Outputs
+    from recovery.places import DatabasePlace
+    from recovery.procedures.points import RecoveryPoint
+    from recovery.settings import Settings
+
+
+def _database(database: DatabasePlace) -> list[str]:
+    return [
+        "--host", database.host, "--port", str(database.port), "--database", database.name,
+        "--secret-arn", database.secret_arn,
+    ]  # fmt: skip
+
+
+def _point(point: RecoveryPoint) -> list[str]:
+    return [point.source, *(["--manifest", point.manifest] if point.manifest else [])]
+
+
+def restore_command(point: RecoveryPoint, database: DatabasePlace, region: str) -> list[str]:
+    """Return the command that restores `point` into `database`."""
+    return ["task", "restore", *_point(point), *_database(database), "--region", region]
+
+
+def verify_command(point: RecoveryPoint, database: DatabasePlace, region: str, settings: Settings) -> list[str]:
+    """Return the command that verifies `database` against `point`, with the sample queries of recovery.toml."""
+    samples = json.dumps([check.model_dump() for check in settings.checks])
+    required = [part for name in settings.verify.required for part in ("--required", name)]
+    return ["task", "verify", *_point(point), *_database(database), "--region", region, "--samples", samples, *required]
+
+
+def ping_command(outputs: Outputs, region: str) -> list[str]:
+    """Return the command that asks the cache for a sign of life."""
+    return [
+        "task", "ping", "--host", outputs.cache_endpoint, "--port", str(outputs.cache_port),
+        "--secret-arn", outputs.cache_secret_arn, "--region", region,
+    ]  # fmt: skip

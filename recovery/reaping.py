@@ -1,0 +1,207 @@
+"""Finds drills whose environment should be gone and removes it; never touches a failover.
+
+A drill is reaped when its process is dead (its journal is unfinished and nobody holds it), when its teardown did not
+end with nothing left, or when its environment has expired. A reaper runs outside the network it destroys.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from recovery import drills
+from recovery.clients import AwsError, aws_problem, refuse_foreign_account
+from recovery.environment import TAG_DRILL, TAG_MODE, Environment
+from recovery.errors import RefusedError
+from recovery.journal import Event, Journal, is_being_written, read_journal
+from recovery.procedures.quarterly import sweep_drill
+from recovery.procedures.running import end_blackout
+from recovery.sweep import Sweeper
+
+if TYPE_CHECKING:
+    from recovery.clients import Clients
+    from recovery.local import LocalCloud
+    from recovery.settings import Settings
+
+TAG_EXPIRES = "agentverse:expires-at"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One environment that exists or may exist. `reap` tells whether it should go, `reason` why or why not."""
+
+    drill: str
+    reap: bool
+    reason: str
+    has_stack: bool
+    expires_at: datetime | None
+
+
+def find_candidates(settings: Settings, clients: Clients, now: datetime) -> list[Candidate]:
+    """Return every drill that has a stack, tagged resources, or an unfinished journal here; by id.
+
+    Raises EnvironmentLacksError or RecoveryError when the cloud or the state backend does not answer.
+    """
+    stacks = {name for name in known_stacks(settings) if drills.ID.match(name)}
+    tagged = _tagged(clients)
+    unfinished = {
+        drill.id
+        for drill in drills.list_drills(settings.drills)
+        if drill.state == "dead" or (drill.state == "finished" and not drill.kept and not drill.swept)
+    }
+    reaped = {name for name in unfinished if _was_reaped(settings, name)}
+    ids = sorted(stacks | tagged.keys() | (unfinished - reaped))
+    return [_judge(settings, name, stack=name in stacks, tags=tagged.get(name, {}), now=now) for name in ids]
+
+
+def _judge(settings: Settings, drill_id: str, *, stack: bool, tags: Mapping[str, str], now: datetime) -> Candidate:
+    if stack and not tags.get(TAG_EXPIRES):
+        tags = {**_stack_tags(settings, drill_id), **tags}
+    expires = _time(tags.get(TAG_EXPIRES))
+    path = drills.journal_path(settings.drills, drill_id)
+    reap, reason = False, ""
+    if tags.get(TAG_MODE, "drill") != "drill":
+        reason = f"its mode is {tags[TAG_MODE]}: only drills are reaped"
+    elif is_being_written(path):
+        reason = "it is running"
+    elif path.is_file():
+        drill = drills.describe(settings.drills, drill_id)
+        if drill.state == "dead":
+            reap, reason = True, "its process is dead"
+        elif not drill.kept:
+            reap, reason = True, "its teardown did not end with nothing left"
+    if not reason and expires is not None and expires < now:
+        reap, reason = True, f"it expired at {expires:%Y-%m-%d %H:%M} UTC"
+    if not reason:
+        until = f" until {expires:%Y-%m-%d %H:%M} UTC" if expires else ""
+        reason = f"it is kept{until}" if path.is_file() else f"it may be running on another machine{until}"
+    return Candidate(drill=drill_id, reap=reap, reason=reason, has_stack=stack, expires_at=expires)
+
+
+def remove(
+    settings: Settings,
+    clients: Clients,
+    drill_id: str,
+    *,
+    account: str,
+    local: LocalCloud | None,
+    note: Callable[[str], None],
+) -> dict[str, object]:
+    """Remove everything of one drill and write that into its journal; return what was done.
+
+    Raises RefusedError while the drill runs, or for another account's or a failover's environment; CheckFailedError
+    when something is left.
+    """
+    refuse_foreign_account(clients, account, settings_file=str(settings.source))
+    path = drills.journal_path(settings.drills, drill_id)
+    if is_being_written(path):
+        raise RefusedError(
+            f"Drill {drill_id} is running.", hint="Stop it with Ctrl-C: it tears its own environment down."
+        )
+    with Journal(path, drill_id) as journal:
+        journal.append("reaping-started", {"account": account})
+        _end_orphans(journal.events, note)
+        if local is not None:
+            for region in _dark_regions(journal.events):
+                end_blackout(journal, local, region)
+        environment = _environment(settings, drill_id)
+        count = environment.destroy(account=account, refresh=True, break_lock=True, progress=note)
+        swept = sweep_drill(clients, settings, drill_id, environment, note)
+        done = {"drill": drill_id, "resources_destroyed": count, **swept}
+        journal.append("reaped", done)
+        return done
+
+
+def preview(settings: Settings, clients: Clients, drill_id: str) -> list[str]:
+    """Return what removing a drill would delete, one line each; nothing is changed."""
+    environment = _environment(settings, drill_id)
+    lines = []
+    if environment.exists():
+        lines = [
+            f"{resource['type']} {str(resource.get('urn', '')).rsplit('::', 1)[-1]} {resource.get('id', '')}"
+            for resource in environment.resources()
+            if resource.get("custom") and not str(resource.get("type", "")).startswith("pulumi:providers:")
+        ]
+    found = Sweeper(clients, drill_id, settings.platform.environment).find()
+    return lines + [item.describe() for item in found]
+
+
+def known_stacks(settings: Settings) -> list[str]:
+    """Return the drill ids of every drill stack in the state backend."""
+    with tempfile.TemporaryDirectory(prefix="agentverse-stacks-") as folder:
+        return Environment(settings.platform, "", Path(folder)).stacks()
+
+
+def _environment(settings: Settings, drill_id: str) -> Environment:
+    return Environment(settings.platform, drill_id, settings.drills / drill_id)
+
+
+def _tagged(clients: Clients) -> dict[str, dict[str, str]]:
+    """Return the tags of tagged resources, by drill id."""
+    found: dict[str, dict[str, str]] = {}
+    try:
+        pages = (
+            clients("resourcegroupstaggingapi").get_paginator("get_resources").paginate(TagFilters=[{"Key": TAG_DRILL}])
+        )
+        mappings = [mapping["Tags"] for page in pages for mapping in page["ResourceTagMappingList"]]
+        vpcs = clients("ec2").describe_vpcs(Filters=[{"Name": "tag-key", "Values": [TAG_DRILL]}])["Vpcs"]
+    except AwsError as exc:
+        raise aws_problem(f"Tagged resources in {clients.region} cannot be listed.", exc) from exc
+    every: list[Any] = [*mappings, *(vpc.get("Tags", []) for vpc in vpcs)]
+    for tags in every:
+        flat = {tag["Key"]: tag["Value"] for tag in tags}
+        if drills.ID.match(flat.get(TAG_DRILL, "")):
+            found.setdefault(flat[TAG_DRILL], {}).update(flat)
+    return found
+
+
+def _stack_tags(settings: Settings, drill_id: str) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    for resource in _environment(settings, drill_id).resources():
+        tags.update((resource.get("inputs") or {}).get("tags") or {})
+    return tags
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _was_reaped(settings: Settings, drill_id: str) -> bool:
+    return any(event.event == "reaped" for event in read_journal(drills.journal_path(settings.drills, drill_id)))
+
+
+def _dark_regions(events: list[Event]) -> list[str]:
+    dark: dict[str, bool] = {}
+    for event in events:
+        if event.event == "outage-declared" and event.data.get("region"):
+            dark[str(event.data["region"])] = True
+        elif event.event == "outage-over":
+            dark.pop(str(event.data.get("region")), None)
+    return list(dark)
+
+
+def _end_orphans(events: list[Event], note: Callable[[str], None]) -> None:
+    """End Pulumi processes that outlived their drill: they would go on making what is about to be removed."""
+    for event in events:
+        if event.event != "process-started":
+            continue
+        with suppress(psutil.Error):
+            process = psutil.Process(int(str(event.data["pid"])))
+            # A number can be another process's by now; its start time cannot.
+            if abs(process.create_time() - float(str(event.data["created"]))) < 0.01:
+                note(f"ending orphaned process {process.pid}")
+                family = [process, *process.children(recursive=True)]
+                for member in family:
+                    member.kill()
+                psutil.wait_procs(family, timeout=10)

@@ -1,0 +1,1 @@
+"""From a journal to a report: the model, its JSON and its page."""

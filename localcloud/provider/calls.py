@@ -159,7 +159,10 @@ class Cloud:
         client = self._clients.get(service, self.region)
         try:
             client.get_waiter(waiter).wait(
-                WaiterConfig={"Delay": LOOK_EVERY_SECONDS, "MaxAttempts": max(1, int(self._timeout / LOOK_EVERY_SECONDS))},
+                WaiterConfig={
+                    "Delay": LOOK_EVERY_SECONDS,
+                    "MaxAttempts": max(1, int(self._timeout / LOOK_EVERY_SECONDS)),
+                },
                 **parameters,
             )
         except WaiterError as exc:

@@ -32,14 +32,19 @@ def differences(kind: Kind, state: Values, inputs: Values, ignored: Collection[s
     for name in sorted(set(state.get(DECLARED, ())) - set(new) - computed):
         if name in old and name not in ignored and not (name in kind.defaults and same(old[name], kind.defaults[name])):
             found.append(Difference(name, "delete", not can_update(kind, name)))
-    if kind.tagging and "tags" not in new and "tags" not in state.get(DECLARED, ()) and (old.get("tags") and "tags" not in ignored):
+    if (
+        kind.tagging
+        and "tags" not in new
+        and "tags" not in state.get(DECLARED, ())
+        and (old.get("tags") and "tags" not in ignored)
+    ):
         found.append(Difference("tags", "delete", replaces=False))
     return found
 
 
 def delete_first(kind: Kind, state: Values, inputs: Values) -> bool:
     """Whether the old thing must go before the new one comes: two cannot bear the one name the program insists on."""
-    if kind.naming is None:
-        return False
+    if kind.deletes_first or kind.naming is None:
+        return kind.deletes_first
     name = kind.naming.property
     return name not in inputs.get(FILLED, ()) and inputs.get(name) == state.get(name)

@@ -32,7 +32,10 @@ class CallError(ProviderError):
     @property
     def gone(self) -> bool:
         """Whether the code says that the thing does not exist."""
-        return any(mark in self.code for mark in ("NotFound", "NoSuch", "Unknown")) or self.code in {"404", "InactiveCluster"}
+        return any(mark in self.code for mark in ("NotFound", "NoSuch", "Unknown")) or self.code in {
+            "404",
+            "InactiveCluster",
+        }
 
 
 class HalfMadeError(ProviderError):

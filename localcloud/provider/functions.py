@@ -65,7 +65,14 @@ def kms_alias(cloud: Cloud, arguments: Values) -> tuple[Values, frozenset[str]]:
         raise ProviderError(message)
     key = cloud.call("kms", "DescribeKey", KeyId=alias["TargetKeyId"])["KeyMetadata"]
     arn = alias["AliasArn"]
-    found = {"id": arn, "arn": arn, "name": name, "region": cloud.region, "targetKeyArn": key["Arn"], "targetKeyId": key["KeyId"]}
+    found = {
+        "id": arn,
+        "arn": arn,
+        "name": name,
+        "region": cloud.region,
+        "targetKeyArn": key["Arn"],
+        "targetKeyId": key["KeyId"],
+    }
     return found, _OPEN
 
 
@@ -87,7 +94,9 @@ def random_password(cloud: Cloud, arguments: Values) -> tuple[Values, frozenset[
     options = {_RANDOM_OPTIONS[name]: value for name, value in arguments.items()}
     password = cloud.call("secretsmanager", "GetRandomPassword", **options)["RandomPassword"]
     digits = "".join(secrets.choice(string.digits) for _ in range(10))
-    return {**arguments, "id": digits, "region": cloud.region, "randomPassword": password}, frozenset({"randomPassword"})
+    return {**arguments, "id": digits, "region": cloud.region, "randomPassword": password}, frozenset(
+        {"randomPassword"}
+    )
 
 
 def region(cloud: Cloud, arguments: Values) -> tuple[Values, frozenset[str]]:
@@ -101,7 +110,12 @@ def region(cloud: Cloud, arguments: Values) -> tuple[Values, frozenset[str]]:
 def partition(_cloud: Cloud, arguments: Values) -> tuple[Values, frozenset[str]]:
     """Return the standard partition, the only one the embedded cloud has."""
     _refuse_others(arguments, {"id"}, "getPartition")
-    found: dict[str, Any] = {"id": "aws", "partition": "aws", "dnsSuffix": "amazonaws.com", "reverseDnsPrefix": "com.amazonaws"}
+    found: dict[str, Any] = {
+        "id": "aws",
+        "partition": "aws",
+        "dnsSuffix": "amazonaws.com",
+        "reverseDnsPrefix": "com.amazonaws",
+    }
     return found, _OPEN
 
 

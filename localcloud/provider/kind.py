@@ -83,11 +83,18 @@ class Kind:
     ready: Callable[[Cloud, str, Item], None] | None = None  # wait until it can be used
     alive: Callable[[Item], bool] = lambda _item: True  # a thing being deleted is gone
 
-    def declared(self, name: str) -> bool:
-        """Whether the table itself says what becomes of this property, leaving nothing to the rules."""
+    key_of: Callable[[str, Values], str] = lambda resource_id, _state: resource_id  # what goes into `key`
+    initial: Mapping[str, Any] = field(default_factory=dict)  # what the official provider declares for the program
+    deletes_first: bool = False  # the new one cannot stand beside the old one
+
+    def bookkept(self, name: str) -> bool:
+        """Whether the property is no parameter of any call, or not by its own name."""
         return (
             name in self.state_only
             or name in {"region", "tags", "tagsAll"}
-            or any(name in setting.properties for setting in self.settings)
             or (self.naming is not None and name == self.naming.prefix_property)
         )
+
+    def has_setting(self, name: str) -> bool:
+        """Whether the property has a call of its own."""
+        return any(name in setting.properties for setting in self.settings)

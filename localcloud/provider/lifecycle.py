@@ -17,6 +17,7 @@ from localcloud.provider.placing import find_place, parameters
 from localcloud.provider.state import DECLARED, equal, user_inputs
 from localcloud.provider.values import Values
 
+
 class Lifecycle:
     """One kind in one region. All methods block; ids, inputs and states are the engine's, in plain values."""
 
@@ -89,7 +90,8 @@ class Lifecycle:
             return kind.find(self._cloud, resource_id, state)
         shape = input_shape(kind.service, kind.read)
         many = isinstance(shape, StructureShape) and isinstance(shape.members.get(kind.key), ListShape)
-        answer: Any = self._cloud.look(kind.service, kind.read, **{kind.key: [resource_id] if many else resource_id})
+        key = kind.key_of(resource_id, state)
+        answer: Any = self._cloud.look(kind.service, kind.read, **{kind.key: [key] if many else key})
         for part in filter(None, kind.at.split(".")):
             answer = (answer or {}).get(part.removesuffix("[]"))
             if part.endswith("[]"):
@@ -156,13 +158,13 @@ class Lifecycle:
         kind = self._kind
         operation = kind.update or ""
         if operation == kind.create:  # a put call takes everything, every time
-            if any(find_place(kind, name, operation) for name in changed if not kind.declared(name)):
+            if any(find_place(kind, name, operation) for name in changed if not kind.bookkept(name)):
                 given = parameters(kind, change.new, operation)
                 self._cloud.call(kind.service, operation, **{**given, **kind.fixed_update})
             return
         given = {}
         for name in changed:
-            where = None if kind.declared(name) else find_place(kind, name, operation)
+            where = None if kind.bookkept(name) or kind.has_setting(name) else find_place(kind, name, operation)
             if where is None:
                 continue
             if name in change.new:
@@ -172,7 +174,9 @@ class Lifecycle:
             elif where.shape.type_name == "string":
                 given[where.path[-1]] = ""
         if given:
-            self._cloud.call(kind.service, operation, **{**given, kind.key: change.id, **kind.fixed_update})
+            self._cloud.call(
+                kind.service, operation, **{**given, kind.key: kind.key_of(change.id, change.old), **kind.fixed_update}
+            )
 
     def delete(self, resource_id: str, state: Values) -> None:
         """Delete the thing and wait until it is gone. What is gone already is fine."""
@@ -182,7 +186,7 @@ class Lifecycle:
                 kind.deleter(self._cloud, resource_id, state)
             elif kind.delete:
                 given = kind.fixed_delete(state) if kind.fixed_delete else {}
-                self._cloud.call(kind.service, kind.delete, **{kind.key: resource_id, **given})
+                self._cloud.call(kind.service, kind.delete, **{kind.key: kind.key_of(resource_id, state), **given})
         except CallError as exc:
             if not exc.gone:
                 raise

@@ -16,7 +16,7 @@ from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from localcloud.provider.equality import same
+from localcloud.provider.equality import parsed, same
 from localcloud.provider.errors import PlacementError
 from localcloud.provider.values import UNKNOWN
 
@@ -61,7 +61,7 @@ def _rank(name: str, member: str, nouns: Iterable[str]) -> int | None:
     if "enable" in name + member and _without_enable(name) == _without_enable(member) != "":
         return 4
     for suffix in COMMON_SUFFIXES:
-        if suffix in {member.removeprefix(singular(name)), singular(name).removeprefix(member)}:
+        if member in {name + suffix, singular(name) + suffix} or name == member + suffix:
             return 5
         if any(member == prefix + name + suffix for prefix in prefixes):
             return 6
@@ -71,7 +71,11 @@ def _rank(name: str, member: str, nouns: Iterable[str]) -> int | None:
 @lru_cache(maxsize=None)
 def _best(name: str, members: tuple[str, ...], nouns: tuple[str, ...]) -> str | None:
     wanted = squeezed(name)
-    found = [(rank, len(member), member) for member in members if (rank := _rank(wanted, squeezed(member), nouns)) is not None]
+    found = [
+        (rank, len(member), member)
+        for member in members
+        if (rank := _rank(wanted, squeezed(member), nouns)) is not None
+    ]
     return min(found)[2] if found else None
 
 
@@ -117,7 +121,9 @@ def _to_structure(value: Any, shape: StructureShape, path: str) -> Any:
     for key, part in value.items():
         member = place(key, shape, nouns)
         if member is None:
-            raise PlacementError(f"{path}.{key}", f"the service has no such setting (it has {', '.join(shape.members)})")
+            raise PlacementError(
+                f"{path}.{key}", f"the service has no such setting (it has {', '.join(shape.members)})"
+            )
         result[member] = to_aws(part, shape.members[member], f"{path}.{key}")
     return result
 
@@ -134,8 +140,15 @@ def key_value_names(shape: Shape) -> tuple[str, str] | None:
 
 def _to_list(value: Any, shape: ListShape, path: str) -> Any:
     pair = key_value_names(shape)
-    if pair and isinstance(value, Mapping) and not ({squeezed(key) for key in value} <= {"key", "value"} and len(value) == 2):
+    if (
+        pair
+        and isinstance(value, Mapping)
+        and not ({squeezed(key) for key in value} <= {"key", "value"} and len(value) == 2)
+    ):
         return [{pair[0]: key, pair[1]: text} for key, text in value.items()]
+    document = parsed(value) if isinstance(value, str) and isinstance(shape.member, StructureShape) else None
+    if isinstance(document, list):  # JSON text where AWS takes the structure, such as container definitions
+        value = document
     items = value if isinstance(value, list) else [value]
     return [to_aws(part, shape.member, f"{path}[{index}]") for index, part in enumerate(items)]
 

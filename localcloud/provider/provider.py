@@ -67,7 +67,9 @@ class Provider(sdk.Provider):
         arguments: Values = {name.rsplit(":", 1)[-1]: value for name, value in request.variables.items()}
         arguments.update(bare_map(request.args)[0])
         self._settings = settings_from(arguments)
-        return sdk.ConfigureResponse(accept_secrets=True, supports_preview=True, accept_resources=True, accept_outputs=True)
+        return sdk.ConfigureResponse(
+            accept_secrets=True, supports_preview=True, accept_resources=True, accept_outputs=True
+        )
 
     def _kind(self, token: str) -> Kind:
         kind = KINDS.get(token)
@@ -104,6 +106,8 @@ class Provider(sdk.Provider):
             every = tags.merged(settings.default_tags, new.get("tags"))
             if every:
                 new["tagsAll"] = every
+        filled = [name for name in kind.initial if name not in new]
+        new.update({name: kind.initial[name] for name in filled})
         naming = kind.naming
         if naming and naming.property not in new:
             wished = new.get(naming.prefix_property) if naming.prefix_property else None
@@ -111,7 +115,9 @@ class Provider(sdk.Provider):
             if wished != (old.get(naming.prefix_property) if naming.prefix_property else None):
                 kept = None
             new[naming.property] = kept or naming.make(request.name, wished, request.random_seed)
-            new[FILLED] = [naming.property]
+            filled.append(naming.property)
+        if filled:
+            new[FILLED] = filled
 
     async def diff(self, request: sdk.DiffRequest) -> sdk.DiffResponse:
         """Compare the state with the inputs."""

@@ -91,7 +91,9 @@ def main(arguments: list[str]) -> int:
     """Serve until the engine ends this process. `arguments` hold the engine's address among flags that are ignored."""
     addresses = [argument for argument in arguments if not argument.startswith("-")]
     if not addresses:
-        sys.stderr.write("usage: python -m localcloud.provider ENGINE_ADDRESS (the Pulumi engine starts this program)\n")
+        sys.stderr.write(
+            "usage: python -m localcloud.provider ENGINE_ADDRESS (the Pulumi engine starts this program)\n"
+        )
         return 2
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(addresses[0]))

@@ -89,7 +89,9 @@ def calls(
     return Tagging(
         create=lambda tags: {(create or member): form(tags)},
         read=read,
-        add=lambda cloud, rid, state, tags: _done(cloud.call(service, add, **target(rid, state), **{member: form(tags)})),
+        add=lambda cloud, rid, state, tags: _done(
+            cloud.call(service, add, **target(rid, state), **{member: form(tags)})
+        ),
         remove=lambda cloud, rid, state, gone: _done(cloud.call(service, remove, **target(rid, state), **{keys: gone})),
     )
 

@@ -25,7 +25,19 @@ VERSION = "7.51.1"
 with warnings.catch_warnings():
     # pulumi_aws warns of its own deprecated classes while it is imported, lazily, in the midst of a program
     warnings.simplefilter("ignore")
-    for service in ("cloudwatch", "ec2", "ecr", "ecs", "elasticache", "iam", "kms", "rds", "s3", "secretsmanager", "vpc"):
+    for service in (
+        "cloudwatch",
+        "ec2",
+        "ecr",
+        "ecs",
+        "elasticache",
+        "iam",
+        "kms",
+        "rds",
+        "s3",
+        "secretsmanager",
+        "vpc",
+    ):
         importlib.import_module(f"pulumi_aws.{service}").outputs  # noqa: B018  # the first attribute loads it
 
 
@@ -47,7 +59,9 @@ def endpoint() -> Iterator[str]:
         def log_request(self, *_arguments: object) -> None:
             """Say nothing."""
 
-    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True, request_handler=Quiet)
+    server = make_server(
+        "127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True, request_handler=Quiet
+    )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"

@@ -19,7 +19,9 @@ def settled(stack: Any) -> None:
         assert set(summary) == {"same"}, summary
 
 
-def test_a_bucket_comes_up_settles_changes_in_place_is_replaced_and_goes(deployment: Any, client: Callable[..., Any]) -> None:
+def test_a_bucket_comes_up_settles_changes_in_place_is_replaced_and_goes(
+    deployment: Any, client: Callable[..., Any]
+) -> None:
     stack = deployment()
 
     def program(team: str = "a", name: str | None = None) -> Callable[[], None]:
@@ -54,8 +56,16 @@ def test_a_bucket_comes_up_settles_changes_in_place_is_replaced_and_goes(deploym
 
 _TLS_ONLY = {
     "Version": "2012-10-17",
-    "Statement": [{"Sid": "Tls", "Effect": "Deny", "Principal": "*", "Action": ["s3:*"], "Resource": "*",
-                   "Condition": {"Bool": {"aws:SecureTransport": "false"}}}],
+    "Statement": [
+        {
+            "Sid": "Tls",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["s3:*"],
+            "Resource": "*",
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+    ],
 }
 
 
@@ -80,7 +90,12 @@ def _bucket_with_everything(days: int = 30) -> None:
         ],
     )
     aws.s3.BucketPublicAccessBlock(
-        "block", bucket=key.id, block_public_acls=True, block_public_policy=True, ignore_public_acls=True, restrict_public_buckets=True
+        "block",
+        bucket=key.id,
+        block_public_acls=True,
+        block_public_policy=True,
+        ignore_public_acls=True,
+        restrict_public_buckets=True,
     )
     aws.s3.BucketOwnershipControls("owner", bucket=key.id, rule={"object_ownership": "BucketOwnerEnforced"})
     aws.s3.BucketPolicy("policy", bucket=target.id, policy=json.dumps(_TLS_ONLY), region="us-west-2")
@@ -102,7 +117,12 @@ def _bucket_with_everything(days: int = 30) -> None:
                 "noncurrent_version_expiration": {"noncurrent_days": 30},
                 "abort_incomplete_multipart_upload": {"days_after_initiation": 7},
             },
-            {"id": "tagged", "status": "Enabled", "filter": {"tag": {"key": "a", "value": "b"}}, "expiration": {"days": 9}},
+            {
+                "id": "tagged",
+                "status": "Enabled",
+                "filter": {"tag": {"key": "a", "value": "b"}},
+                "expiration": {"days": 9},
+            },
         ],
     )
     aws.s3.BucketReplicationConfig(

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from localcloud.provider.kind import Kind
-from localcloud.provider.types import s3
+from localcloud.provider.types import (
+    cloudwatch,
+    ec2,
+    ec2_endpoints,
+    ec2_groups,
+    ecr,
+    ecs,
+    elasticache,
+    iam,
+    kms,
+    rds,
+    s3,
+    secretsmanager,
+)
 
-KINDS: dict[str, Kind] = {kind.token: kind for module in (s3,) for kind in module.KINDS}
+_MODULES = (s3, kms, iam, secretsmanager, cloudwatch, ecr, ec2, ec2_groups, ec2_endpoints, rds, elasticache, ecs)
+
+KINDS: dict[str, Kind] = {kind.token: kind for module in _MODULES for kind in module.KINDS}

@@ -13,7 +13,12 @@ from localcloud.provider.values import Values
 
 _SERVICE = "s3"
 # Route 53's zone ids of the S3 website endpoints, of the regions that the stacks use.
-_ZONES = {"us-east-1": "Z3AQBSTGFYJSTF", "us-east-2": "Z2O1EMRO9K5GLX", "us-west-1": "Z2F56UZL2M1ACD", "us-west-2": "Z3BJ6K6RIION7M"}
+_ZONES = {
+    "us-east-1": "Z3AQBSTGFYJSTF",
+    "us-east-2": "Z2O1EMRO9K5GLX",
+    "us-west-1": "Z2F56UZL2M1ACD",
+    "us-west-2": "Z3BJ6K6RIION7M",
+}
 _OWN_RESOURCE = "AWS keeps it apart from the bucket: declare the resource {}"
 
 
@@ -138,7 +143,7 @@ def _known(resource_id: str) -> Values:
     return {"bucket": bucket, **({"expectedBucketOwner": owner} if owner else {})}
 
 
-def _setting(name: str, put: str, get: str, delete: str | None, at: str, **more: Any) -> Kind:
+def _setting(name: str, put: str, get: str, delete: str | None, at: str, *, owned: bool = True, **more: Any) -> Kind:
     """Return the row of one of the bucket's settings: a document that is put, got and deleted as a whole."""
 
     def find(cloud: Cloud, resource_id: str, _state: Values) -> Item | None:
@@ -161,7 +166,7 @@ def _setting(name: str, put: str, get: str, delete: str | None, at: str, **more:
         "find": find,
         "deleter": remove,
         "import_key": _known,
-        "replaces": frozenset({"expectedBucketOwner"}),
+        "replaces": frozenset({"expectedBucketOwner"} if owned else ()),
     }
     return Kind(**{**row, **more})
 
@@ -171,7 +176,9 @@ def _suspend(cloud: Cloud, resource_id: str, state: Values) -> None:
     if (state.get("versioningConfiguration") or {}).get("status") == "Enabled":
         lock = _bucket_outputs(cloud, _part(resource_id)["Bucket"], {}, {})["objectLockEnabled"]
         if not lock:  # object lock does not let go of versioning
-            cloud.call(_SERVICE, "PutBucketVersioning", **_part(resource_id), VersioningConfiguration={"Status": "Suspended"})
+            cloud.call(
+                _SERVICE, "PutBucketVersioning", **_part(resource_id), VersioningConfiguration={"Status": "Suspended"}
+            )
 
 
 def _find_versioning(cloud: Cloud, resource_id: str, state: Values) -> Item | None:
@@ -200,14 +207,17 @@ def _versioning_outputs(_cloud: Cloud, _resource_id: str, item: Item, state: Val
 
 def _unlock(cloud: Cloud, resource_id: str, _state: Values) -> None:
     # Object lock itself can never be turned off, its default retention can.
-    cloud.call(_SERVICE, "PutObjectLockConfiguration", **_part(resource_id), ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
+    cloud.call(
+        _SERVICE,
+        "PutObjectLockConfiguration",
+        **_part(resource_id),
+        ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"},
+    )
 
 
 def _lifecycle_outputs(_cloud: Cloud, _resource_id: str, _item: Item, state: Values) -> Values:
     size = "transitionDefaultMinimumObjectSize"
     return {size: state.get(size, "all_storage_classes_128K")}
-
-
 
 
 KINDS = (
@@ -240,9 +250,12 @@ KINDS = (
         "GetPublicAccessBlock",
         "DeletePublicAccessBlock",
         "PublicAccessBlockConfiguration",
+        owned=False,
         document="PublicAccessBlockConfiguration",
         state_only=frozenset({"skipDestroy"}),
-        defaults=dict.fromkeys(("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"), False),
+        defaults=dict.fromkeys(
+            ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"), False
+        ),
         imports="blockPublicAcls blockPublicPolicy ignorePublicAcls restrictPublicBuckets",
     ),
     _setting(
@@ -251,11 +264,12 @@ KINDS = (
         "GetBucketOwnershipControls",
         "DeleteBucketOwnershipControls",
         "OwnershipControls",
+        owned=False,
         document="OwnershipControls",
         imports="rule",
     ),
     _setting(
-        "BucketPolicy", "PutBucketPolicy", "GetBucketPolicy", "DeleteBucketPolicy", "", imports="policy"
+        "BucketPolicy", "PutBucketPolicy", "GetBucketPolicy", "DeleteBucketPolicy", "", owned=False, imports="policy"
     ),
     _setting(
         "BucketLifecycleConfiguration",
@@ -275,6 +289,7 @@ KINDS = (
         "GetBucketReplication",
         "DeleteBucketReplication",
         "ReplicationConfiguration",
+        owned=False,
         document="ReplicationConfiguration",
         secrets=frozenset({"token"}),
         imports="role rules",

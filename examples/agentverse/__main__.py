@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -175,6 +176,8 @@ def drill(
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 environment, 130 interrupted."""
+    # Typer ends a KeyboardInterrupt with 130; a SIGTERM tidies up and ends the same way.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Waiting for replicas is no incident: not a log line for each look.
     stamina.instrumentation.set_on_retry_hooks([])
     try:
@@ -185,9 +188,6 @@ def main() -> None:
             if text:
                 _say(f"{label}: {text}")
         sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted; doing it again goes on where it stopped")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -60,18 +60,18 @@ def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = Non
     where = [] if home is None else ["--home", str(home)]
     running = _localcloud("env", "--json", *where)
     started = running.returncode == _LACKS
-    if started:
-        begun = time.monotonic()
-        result = _localcloud("start", *where, *([] if port is None else ["--port", str(port)]))
-        if result.returncode:
-            raise EnvironmentLacksError(
-                "the embedded cloud did not start",
-                detail=(result.stderr or result.stdout).strip(),
-                hint="another port may be free: --port 0",
-            )
-        say(f"{'cloud':<12} {time.monotonic() - begun:6.1f} s  started")
-        running = _localcloud("env", "--json", *where)
     try:
+        if started:
+            begun = time.monotonic()
+            result = _localcloud("start", *where, *([] if port is None else ["--port", str(port)]))
+            if result.returncode:
+                raise EnvironmentLacksError(
+                    "the embedded cloud did not start",
+                    detail=(result.stderr or result.stdout).strip(),
+                    hint="another port may be free: --port 0",
+                )
+            say(f"{'cloud':<12} {time.monotonic() - begun:6.1f} s  started")
+            running = _localcloud("env", "--json", *where)
         if running.returncode:
             raise EnvironmentLacksError("the embedded cloud does not tell where it is", detail=running.stderr.strip())
         document = json.loads(running.stdout)
@@ -107,15 +107,23 @@ def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _localcloud(*arguments: str, seconds: float = _START_SECONDS) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "localcloud", *arguments]
-    try:
-        # A session of its own: Ctrl-C is for the drill, which still needs the cloud to tear down what it made.
-        return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False, start_new_session=True
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise EnvironmentLacksError(
-            f"localcloud {arguments[0]} has not ended after {seconds:.0f} s", hint="look at its log: localcloud status"
-        ) from exc
+    # A session of its own: Ctrl-C is for the drill, which still needs the cloud to tear down what it made.
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            output, said = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired as exc:
+            process.kill()
+            raise EnvironmentLacksError(
+                f"localcloud {arguments[0]} has not ended after {seconds:.0f} s",
+                hint="look into its log: its home has it",
+            ) from exc
+        except KeyboardInterrupt:
+            # A cloud that is left half started could not be stopped: it takes a few seconds, a second Ctrl-C none.
+            process.wait()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, said)
 
 
 def _run(command: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 
@@ -52,8 +52,8 @@ def _options(
     context.obj = Session(local_wanted=local, yes=yes, screen=Screen(as_json=json))
 
 
-# Typer carries a click of its own and exports only this one of its usage errors; what they have in common is its parent.
-_UsageProblem = typer.BadParameter.__mro__[1]
+# Typer carries a click of its own and exports only one of its usage errors; what they have in common is its parent.
+_UsageProblem = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,12 +63,24 @@ class Verify(_Table):
 
 
 class Check(_Table):
-    """[[checks]]: one sample query; `expect` is the text of its first column, `when` a table it needs."""
+    """[[checks]]: one sample query; `expected` and `at_least` as `recovery.verify.SampleQuery` has them.
+
+    `when` names a table: without that table in the dump the query is left out.
+    """
 
     name: Text
     sql: Text
-    expect: str | None = None
+    expected: Any = None
+    at_least: float | None = None
     when: str | None = None
+
+    def sample(self) -> dict[str, Any]:
+        """Return the query as the ladder of checks takes it."""
+        return self.model_dump(exclude={"when"}, exclude_none=True)
+
+    def applies_to(self, tables: Iterable[str]) -> bool:
+        """Tell whether the query is about a database with these tables, named `schema.table`."""
+        return self.when is None or any(self.when in {table, table.rpartition(".")[2]} for table in tables)
 
 
 class DrillDefaults(_Table):

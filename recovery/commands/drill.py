@@ -10,7 +10,7 @@ import typer
 from recovery import drills as store
 from recovery.commands.shared import session
 from recovery.console import RunDisplay, show_report
-from recovery.errors import EnvironmentLacksError
+from recovery.errors import BadDumpError
 from recovery.journal import verify_chain
 from recovery.procedures.quarterly import DrillOptions
 from recovery.procedures.running import exit_error, refuse_impossible, run_drill
@@ -46,7 +46,7 @@ def quarterly(
     here = session(context)
     options = DrillOptions(dump=dump, blackout=blackout, keep=keep)
     if dump and not dump.startswith("s3://") and not Path(dump).is_file():
-        raise EnvironmentLacksError(f"There is no dump {dump}.", hint="Give a file that exists or an s3:// address.")
+        raise BadDumpError(f"There is no dump {dump}.", hint="Give a file that exists or an s3:// address.")
     refuse_impossible(here.settings, options, here.local)
     if here.local is None:
         here.screen.confirm(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def verify_and_show(here: Session, dsn: str, manifest: Manifest | None) -> None:
     """Verify and print every rung. Raises CheckFailedError when one failed or a required one was not run."""
-    samples = [SampleQuery(**check.model_dump()) for check in here.settings.checks]
+    tables = [f"{table.schema_name}.{table.name}" for table in manifest.tables] if manifest else []
+    samples = [SampleQuery.model_validate(c.sample()) for c in here.settings.checks if c.applies_to(tables)]
     required = set(here.settings.verify.required)
     result = verify(dsn, manifest=manifest, facts=None, samples=samples, required=required)
     if here.screen.as_json:

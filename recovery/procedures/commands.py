@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ def restore_command(point: RecoveryPoint, database: DatabasePlace, region: str) 
     return ["task", "restore", *_point(point), *_database(database), "--region", region]
 
 
-def verify_command(point: RecoveryPoint, database: DatabasePlace, region: str, settings: Settings) -> list[str]:
-    """Return the command that verifies `database` against `point`, with the sample queries of recovery.toml."""
-    samples = json.dumps([check.model_dump() for check in settings.checks])
+def verify_command(
+    point: RecoveryPoint, database: DatabasePlace, region: str, settings: Settings, tables: Iterable[str]
+) -> list[str]:
+    """Return the command that verifies `database` against `point`, with the sample queries that fit its `tables`."""
+    tables = list(tables)
+    samples = json.dumps([check.sample() for check in settings.checks if check.applies_to(tables)])
     required = [part for name in settings.verify.required for part in ("--required", name)]
     return ["task", "verify", *_point(point), *_database(database), "--region", region, "--samples", samples, *required]
 

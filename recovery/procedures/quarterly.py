@@ -347,7 +347,14 @@ class QuarterlyDrill:
 
     def _verify(self, context: StepContext) -> Evidence:
         point = _known(self._point, "recovery point")
-        command = verify_command(point, _known(self._database, "database"), self._clients.region, self._settings)
+        tables = context.evidence["restore"].get("row_counts")
+        command = verify_command(
+            point,
+            _known(self._database, "database"),
+            self._clients.region,
+            self._settings,
+            tables if isinstance(tables, Mapping) else (),
+        )
         result = run_task(self._clients, _known(self._place, "task place"), command, context)
         context.note("verification", result.data)
         rungs = [rung for rung in result.data.get("rungs", []) if isinstance(rung, Mapping)]

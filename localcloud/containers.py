@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from typing import Any
 
@@ -13,9 +14,12 @@ from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Task
 from moto.ecs.responses import EC2ContainerServiceResponse
 
+from localcloud.ecs_process import end_marked
 from localcloud.ecs_task import STATUS_ATTRIBUTE, TaskRun
 from localcloud.layers import Layers
 from localcloud.reconciler import Context, Reconciler
+
+_log = logging.getLogger(__name__)
 
 # How moto's own methods are called, read before they are hooked: callers mix positions and keywords.
 _RUN_TASK = inspect.signature(EC2ContainerServiceBackend.run_task)
@@ -42,6 +46,10 @@ class _ContainersReconciler:
         self._request = threading.local()
 
     def install(self) -> None:
+        # A cloud that was killed could not end what its tasks had started: nothing else bears this home's mark.
+        ended = end_marked(f"{self._context.home}:")
+        if ended:
+            _log.info("ended %d processes of an earlier cloud's tasks", ended)
         wrap = self._layers.wrap
         wrap(EC2ContainerServiceBackend, "run_task", self._run_task)
         wrap(EC2ContainerServiceBackend, "stop_task", self._stop_task)

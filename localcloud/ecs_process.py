@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
+
 from localcloud import processes
 from localcloud.ecs_launch import Launch, LogStream, StartFailureError
 from localcloud.moto_errors import MOTO_ERRORS
@@ -22,6 +24,23 @@ _LONGEST_EVENT = 262_144 - 26
 
 # A child that left the group may keep the pipe open; its output is not waited for longer than this.
 _DRAIN_SECONDS = 2.0
+
+
+# Every process of a task inherits this, those that leave its group too: HOME:TASK/CONTAINER.
+_MARK = "LOCALCLOUD_TASK"
+
+
+def end_marked(mark: str) -> int:
+    """Kill every process whose mark begins so, however far it has moved from the task; return how many there were."""
+    ended = 0
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(_MARK, "").startswith(mark) and process.pid != os.getpid():
+                process.kill()
+                ended += 1
+        except psutil.Error:
+            continue  # ended meanwhile, or not ours to see
+    return ended
 
 
 class _LogPump(threading.Thread):
@@ -70,6 +89,7 @@ class ContainerProcess:
         self.launch = launch
         self._home = home
         self._folder = folder
+        self._mark = f"{home}:{folder.name}/{launch.name}"
         self._running: processes.Running | None = None
         self._pump: _LogPump | None = None
 
@@ -85,7 +105,7 @@ class ContainerProcess:
         scratch, temporary = self._folder / self.launch.name, self._folder / f"{self.launch.name}.tmp"
         scratch.mkdir(parents=True)
         temporary.mkdir()
-        environment = self.launch.environment | {"TMPDIR": str(temporary)}
+        environment = self.launch.environment | {"TMPDIR": str(temporary), _MARK: self._mark}
         program = shutil.which(self.launch.argv[0], path=environment.get("PATH")) if self.launch.argv else None
         if program is None:
             wanted = self.launch.argv[0] if self.launch.argv else "(no command)"
@@ -119,6 +139,7 @@ class ContainerProcess:
         # A container's other processes end with its first one.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._running.pid, signal.SIGKILL)
+        end_marked(self._mark)
         self._pump.finish()
         self._running.forget()
         return 128 - code if code < 0 else code

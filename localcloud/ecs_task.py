@@ -216,13 +216,14 @@ class TaskRun:
         return next(record for record in self.task.containers if record["name"] == name)
 
     def _wait_container(self, container: ContainerProcess) -> None:
-        code = container.wait()
         record = self._record(container.launch.name)
-        record["exitCode"] = code
-        record["lastStatus"] = "STOPPED"
-        with self._changed:
-            self._exited.add(container.launch.name)
-            self._changed.notify_all()
+        try:
+            record["exitCode"] = container.wait()
+        finally:
+            record["lastStatus"] = "STOPPED"
+            with self._changed:
+                self._exited.add(container.launch.name)
+                self._changed.notify_all()
 
     def _over(self) -> bool:
         essential = {container.launch.name for container in self._containers if container.launch.essential}

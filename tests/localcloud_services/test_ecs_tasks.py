@@ -239,6 +239,21 @@ def test_stop_task_ends_the_process_and_its_children(fargate: Fargate, eventuall
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in children))
 
 
+def test_a_process_that_left_its_tasks_group_ends_with_the_task(fargate: Fargate, eventually: Eventually) -> None:
+    arn = fargate.shell("setsid sleep 600 </dev/null & echo $!; exit 0")
+    assert fargate.wait(arn)["containers"][0]["exitCode"] == 0
+    escaped = [process for process in psutil.process_iter() if process.name() == "sleep"]
+    task_id = arn.rpartition("/")[2]
+    eventually(lambda: not any(task_id in _mark(process) for process in escaped))
+
+
+def _mark(process: psutil.Process) -> str:
+    try:
+        return process.environ().get("LOCALCLOUD_TASK", "")
+    except psutil.Error:
+        return ""
+
+
 def test_a_task_may_end_by_itself_on_sigterm_and_is_killed_after_its_stop_timeout(
     fargate: Fargate, eventually: Eventually
 ) -> None:

@@ -45,7 +45,7 @@ def run(runs: int) -> None:
             report = _report(done, Path(name))
             for phase in report["phases"]:
                 phases[phase["name"]].append(phase["seconds"])
-            recovered.append(report["rto"]["seconds"])
+            recovered.append(report["rto_seconds"])
     figure("whole drill", whole, "aim: under 60 s")
     figure("RTO: start to verified", recovered)
     for phase, seconds in phases.items():

@@ -57,7 +57,7 @@ def seed(
     megabytes: Annotated[
         float | None, typer.Option(min=0.01, help="Size as plain SQL, in 10^6 bytes, about. [default: 50]")
     ] = None,
-    scale: Annotated[int | None, typer.Option(min=1, help="Or: number of projects, about 0.2 MB each.")] = None,
+    scale: Annotated[int | None, typer.Option(min=1, help="Or: number of projects, about 0.3 MB each.")] = None,
     seed_number: SeedOption = 7,
     until: Annotated[
         datetime | None, typer.Option(help="UTC time that no row is newer than. [default: 2026-01-09T02:00:00]")

@@ -9,8 +9,6 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
-import boto3
-
 from examples.agentverse.errors import EnvironmentLacksError, RefusedError
 
 _START = 'start one and point at it: localcloud start; eval "$(localcloud env)"'
@@ -46,14 +44,6 @@ def embedded_endpoint() -> str:
                 f"{name} is {value}, which is not this machine",
                 detail="this production is for rehearsals only",
                 hint=_START,
-            )
-    # A profile's own table of endpoints wins over the variable: ask where clients would really go.
-    for client in (boto3.client("s3"), boto3.client("rds", "us-east-1"), boto3.client("secretsmanager", "us-east-1")):
-        if not is_loopback(client.meta.endpoint_url):
-            raise RefusedError(
-                f"{client.meta.service_model.service_name} would be asked at {client.meta.endpoint_url}",
-                detail="the AWS profile in use names an endpoint of its own",
-                hint="unset AWS_PROFILE",
             )
     _expect_answer(endpoint)
     backend = os.environ.get("PULUMI_BACKEND_URL", "")

@@ -16,7 +16,7 @@ from examples.agentverse import vocabulary as words
 from examples.agentverse.vocabulary import EventPool, copy_array, copy_json, copy_text
 
 # Bytes of COPY text that one project comes to, on average over seeds: what turns megabytes into projects.
-BYTES_PER_PROJECT = 191_000
+BYTES_PER_PROJECT = 271_000
 
 DEFAULT_UNTIL = datetime(2026, 1, 9, 2, tzinfo=UTC)
 _HISTORY = timedelta(days=365)
@@ -268,12 +268,12 @@ def _run_events(platform: Platform) -> Iterator[str]:
             for sequence in range(1, run.events + 1):
                 event += 1
                 at += between
-                chance = bits(48)
+                chance = bits(96)
                 kind, rest = fragments[chance & 4095]
                 actor = actors[(chance >> 12 & 255) % len(actors)]
                 yield (
                     f"{event}\t{run.id}\t{sequence}\t{actor}\t{kind}\t{chance >> 20 & 1023}\t{at.isoformat(' ')}\t"
-                    f'{{"turn": {sequence}, "ms": {chance >> 30 & 16383}, {rest}\n'
+                    f'{{"turn": {sequence}, "trace": "{chance >> 32:016x}", {rest}\n'
                 )
 
 

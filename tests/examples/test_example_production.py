@@ -79,17 +79,6 @@ def test_an_endpoint_of_one_service_that_leads_elsewhere_is_refused_too(monkeypa
         cloud.embedded_endpoint()
 
 
-def test_an_endpoint_hidden_in_a_profile_is_refused_too(tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text(
-        "[default]\nregion = us-east-1\nservices = elsewhere\n"
-        "[services elsewhere]\nsecretsmanager =\n  endpoint_url = https://secrets.example.org\n"
-    )
-    done = _example("production", "up", AWS_CONFIG_FILE=str(config), AWS_ENDPOINT_URL="http://127.0.0.1:9")
-    assert done.returncode == 3
-    assert "secretsmanager would be asked at https://secrets.example.org" in done.stderr
-
-
 def test_a_cloud_that_does_not_answer_is_a_lack_of_the_environment() -> None:
     silent = _example("production", "up", AWS_ENDPOINT_URL="http://127.0.0.1:9", PULUMI_BACKEND_URL="file:///nowhere")
     assert silent.returncode == 4

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -61,9 +61,11 @@ class Sweeper:
     def find(self) -> list[Leftover]:
         """Return what still exists of this drill, in the order in which it can be deleted.
 
-        Raises EnvironmentLacksError or RecoveryError when a service does not answer: silence is not emptiness.
+        Raises EnvironmentLacksError or RecoveryError when a service does not answer, since silence is not emptiness;
+        RefusedError when the environment of this id is a failover's.
         """
         found: dict[tuple[str, str], Leftover] = {}
+        self._refuse_failover()
         finders: tuple[Callable[[], Iterable[Leftover]], ...] = (
             self._tasks_and_clusters,
             self._task_definitions,
@@ -81,6 +83,27 @@ class Sweeper:
             except AwsError as exc:
                 raise aws_problem(f"The sweep of drill {self._drill_id} could not look everywhere.", exc) from exc
         return sorted(found.values())
+
+    def _refuse_failover(self) -> None:
+        """Names do not tell a drill from a failover, so one thing of another mode stops the whole sweep."""
+        try:
+            pages = (
+                self._clients("resourcegroupstaggingapi")
+                .get_paginator("get_resources")
+                .paginate(TagFilters=[{"Key": TAG_DRILL, "Values": [self._drill_id]}])
+            )
+            every = [mapping["Tags"] for page in pages for mapping in page["ResourceTagMappingList"]]
+            vpcs = self._clients("ec2").describe_vpcs(
+                Filters=[{"Name": f"tag:{TAG_DRILL}", "Values": [self._drill_id]}]
+            )
+            network: list[Any] = [vpc.get("Tags", []) for vpc in vpcs["Vpcs"]]
+        except AwsError as exc:
+            raise aws_problem(f"The sweep of drill {self._drill_id} could not look everywhere.", exc) from exc
+        if any(self._is_failover(tags) for tags in [*every, *network]):
+            raise RefusedError(
+                f"The environment {self._drill_id} is not a drill's: something in it carries another mode.",
+                hint="A failover is never swept. Nothing was changed.",
+            )
 
     def _named(self, name: str) -> bool:
         """Tell whether a name is this drill's; names cut to a service's limit keep their end, where the id stands."""

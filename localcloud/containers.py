@@ -17,6 +17,7 @@ from moto.ecs.responses import EC2ContainerServiceResponse
 from localcloud.ecs_process import end_marked
 from localcloud.ecs_task import STATUS_ATTRIBUTE, TaskRun
 from localcloud.layers import Layers
+from localcloud.moto_errors import MOTO_ERRORS
 from localcloud.reconciler import Context, Reconciler
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class _ContainersReconciler:
         wrap(EC2ContainerServiceBackend, "list_tasks", self._list_tasks)
         wrap(EC2ContainerServiceBackend, "describe_clusters", self._describe_clusters)
         wrap(EC2ContainerServiceBackend, "delete_cluster", self._delete_cluster)
+        wrap(EC2ContainerServiceBackend, "iter_tagged_resources", self._tagged_resources)
         wrap(EC2ContainerServiceBackend, "_calculate_task_resource_requirements", self._requirements)
         wrap(EC2ContainerServiceResponse, "run_task", self._run_task_request)
         wrap(EC2ContainerServiceResponse, "describe_tasks", self._describe_tasks_request)
@@ -144,9 +146,16 @@ class _ContainersReconciler:
     def _with_security_groups(self, backend: Any, network: dict[str, Any] | None) -> dict[str, Any] | None:
         """Return the network configuration with the VPC's default security group where none is named."""
         vpc = (network or {}).get("awsvpcConfiguration")
-        if not network or not vpc or vpc.get("securityGroups"):
+        if not network or not vpc:
             return network
         ec2 = ec2_backends[backend.account_id][backend.region_name]
+        for subnet in vpc["subnets"]:
+            try:
+                ec2.get_subnet(subnet)
+            except MOTO_ERRORS as exc:
+                raise InvalidParameterException(f"The subnet ID '{subnet}' does not exist") from exc
+        if vpc.get("securityGroups"):
+            return network
         default = ec2.get_default_security_group(ec2.get_subnet(vpc["subnets"][0]).vpc_id)
         return {**network, "awsvpcConfiguration": {**vpc, "securityGroups": [default.id] if default else []}}
 
@@ -221,6 +230,17 @@ class _ContainersReconciler:
             if any(task.last_status in _NOT_STOPPED for task in backend.tasks.get(cluster.name, {}).values()):
                 raise _ClusterContainsTasksError("The Cluster cannot be deleted while Tasks are active.")
             return inner(backend, cluster_str)
+
+    def _tagged_resources(self, inner: Any, backend: Any) -> Any:
+        """Leave out tasks that have stopped: they are a memory, not a resource."""
+        with self._lock:
+            stopped = {
+                task.task_arn
+                for tasks in backend.tasks.values()
+                for task in tasks.values()
+                if task.last_status == "STOPPED"
+            }
+            return [resource for resource in inner(backend) if resource.arn not in stopped]
 
     def _requirements(self, inner: Any, definition: Any) -> dict[str, Any]:
         """Let containers do without memory of their own, as Fargate does where the task has some."""

@@ -295,6 +295,12 @@ def test_what_aws_refuses_is_refused(fargate: Fargate) -> None:
         fargate.ecs.stop_task(cluster="dr", task="0" * 32)
     with pytest.raises(ClientError, match="No Container Instances"):
         fargate.ecs.run_task(cluster="dr", taskDefinition=definition)
+    nowhere = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}}
+    with pytest.raises(ClientError, match="does not exist") as refused:
+        fargate.ecs.run_task(
+            cluster="dr", taskDefinition=definition, launchType="FARGATE", networkConfiguration=nowhere
+        )
+    assert refused.value.response["Error"]["Code"] == "InvalidParameterException"
     missing = fargate.ecs.describe_tasks(cluster="dr", tasks=["0" * 32])["failures"]
     assert [failure["reason"] for failure in missing] == ["MISSING"]
     arn = fargate.shell("sleep 600")
@@ -308,6 +314,25 @@ def test_what_aws_refuses_is_refused(fargate: Fargate) -> None:
     assert fargate.ecs.list_tasks(cluster="dr")["taskArns"] == []
     assert fargate.ecs.list_tasks(cluster="dr", desiredStatus="STOPPED")["taskArns"] == [arn]
     fargate.ecs.delete_cluster(cluster="dr")
+
+
+def test_tags_of_task_and_definition_are_on_a_running_task_and_found_until_it_stops(fargate: Fargate) -> None:
+    definition = fargate.define(
+        {"name": "main", "image": "shell", "command": ["sleep 600"]}, tags=[{"key": "drill", "value": "d-1"}]
+    )
+    arn = fargate.run(definition, tags=[{"key": "owner", "value": "ops"}], propagateTags="TASK_DEFINITION")
+    tags = fargate.ecs.describe_tasks(cluster="dr", tasks=[arn], include=["TAGS"])["tasks"][0]["tags"]
+    assert {tag["key"]: tag["value"] for tag in tags} == {"drill": "d-1", "owner": "ops"}
+    tagging = fargate.cloud.client("resourcegroupstaggingapi", REGION)
+
+    def found() -> set[str]:
+        answer = tagging.get_resources(TagFilters=[{"Key": "drill", "Values": ["d-1"]}])
+        return {row["ResourceARN"] for row in answer["ResourceTagMappingList"]}
+
+    assert found() == {arn, definition}
+    fargate.ecs.stop_task(cluster="dr", task=arn)
+    fargate.wait(arn)
+    assert found() == {definition}
 
 
 def test_reset_ends_every_task_with_its_children(fargate: Fargate, eventually: Eventually) -> None:

@@ -26,11 +26,13 @@ class LocalCloud:
     started: bool
 
 
-def use_local_cloud(home: str | None = None) -> LocalCloud:
+def use_local_cloud() -> LocalCloud:
     """Find the running embedded cloud or start one, and put its addresses and dummy credentials into os.environ.
 
+    AGENTVERSE_LOCALCLOUD_HOME names the cloud's folder when it is not the default one.
     Raises EnvironmentLacksError with what it said when it cannot be started.
     """
+    home = os.environ.get("AGENTVERSE_LOCALCLOUD_HOME")
     place = ["--home", home] if home else []
     started = False
     answer = _localcloud("env", "--json", *place)

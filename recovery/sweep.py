@@ -282,8 +282,8 @@ class Sweeper:
             try:
                 self._delete(leftover)
                 note(f"removed {leftover.describe()}")
-            except ClientError as exc:
-                code = exc.response.get("Error", {}).get("Code", "")
+            except AwsError as exc:
+                code = exc.response.get("Error", {}).get("Code", "") if isinstance(exc, ClientError) else ""
                 if "NotFound" not in code and "DoesNotExist" not in code:
                     problems.append(f"{leftover.describe()}: {exc}")
         return problems

@@ -340,7 +340,7 @@ class QuarterlyDrill:
         rows, seconds = result.data.get("rows"), result.data.get("seconds")
         notes = result.data.get("notes") or []
         return {
-            "summary": f"{rows} rows in {seconds} s" + (f", {len(notes)} notes" if notes else ""),
+            "summary": f"{rows} rows in {float(str(seconds or 0)):.1f} s" + (f", {len(notes)} notes" if notes else ""),
             "task": result.task_arn,
             **result.data,
         }

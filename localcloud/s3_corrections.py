@@ -12,11 +12,20 @@ import xmltodict  # type: ignore[import-untyped]  # it ships no types
 from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeBucket, FakeKey, FakeMultipart, MultipartChecksumBuilder, S3Backend
 from moto.s3.responses import S3Response
+from werkzeug.datastructures import Headers
 
 from localcloud.layers import Layers
 from localcloud.reconciler import Context, Reconciler
 from localcloud.replica import S3_LOCK
-from localcloud.s3_objects import Slices, check_digests, checksum_headers, checksum_of_copy, key_arn
+from localcloud.s3_objects import (
+    CHECKSUMS,
+    UNCHECKED,
+    Slices,
+    check_digests,
+    checksum_headers,
+    checksum_of_copy,
+    key_arn,
+)
 from localcloud.s3_policy import Values, evaluate
 
 _LIFECYCLE = "localcloud_lifecycle"  # on moto's bucket: the rules as they were put
@@ -178,6 +187,10 @@ class _Corrections:
 
     def _check_digests(self, inner: Any, response: Any) -> Any:
         check_digests(response.headers, response.body or b"")
+        # Who brings a checksum of his own need not name its algorithm; moto forgets it then.
+        named = [name for name in CHECKSUMS if f"x-amz-checksum-{name.lower()}" in response.headers]
+        if named and not response.headers.get("x-amz-sdk-checksum-algorithm"):
+            response.headers = Headers([*response.headers.items(), ("x-amz-sdk-checksum-algorithm", named[0])])
         return inner(response)
 
     def _head_checksum(self, inner: Any, response: Any, bucket_name: str, query: Any, *rest: Any, headers: Any) -> Any:
@@ -233,7 +246,15 @@ class _Corrections:
             key.lock_legal_status, key.lock_mode, key.lock_until = getattr(upload, _LOCK, (None, None, None))
             # The object has their content now: each part would keep a file open for ever.
             upload.dispose()
+            self._keep_checksum_of_whole(key)
         return key
+
+    def _keep_checksum_of_whole(self, key: Any) -> None:
+        """Take the client's word for a checksum of the whole object that needs a library of its own to compute."""
+        current = self._current()
+        said = current[0].headers.get(f"x-amz-checksum-{str(key.checksum_algorithm).lower()}") if current else None
+        if said and key.checksum_algorithm in UNCHECKED and key.checksum_type == "FULL_OBJECT":
+            key.checksum_value = said
 
     def _begin_checksum(self, inner: Any, builder: Any, algorithm: str | None, kind: str | None) -> None:
         inner(builder, algorithm, kind)

@@ -13,6 +13,10 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeKey
 from moto.s3.utils import compute_checksum
 
+# What S3 knows; the unchecked ones need a compiled library that nothing else here uses.
+UNCHECKED = frozenset({"CRC32C", "CRC64NVME"})
+CHECKSUMS = ("CRC32", "SHA1", "SHA256", *sorted(UNCHECKED))
+
 _KMS = frozenset({"aws:kms", "aws:kms:dsse"})
 
 

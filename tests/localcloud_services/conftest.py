@@ -67,6 +67,7 @@ class SmallCloud:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         self._clients: list[Any] = []
+        self._bodies: list[Any] = []
 
     def client(self, service: str, region: str = "us-east-1", **config: Any) -> Any:
         client: Any = boto3.client(
@@ -78,7 +79,13 @@ class SmallCloud:
             config=Config(retries={"total_max_attempts": 1}, **config),
         )
         self._clients.append(client)
+        # A test that looks at an object's headers alone leaves a connection open.
+        client.meta.events.register("after-call.s3.GetObject", self._remember_body)
         return client
+
+    def _remember_body(self, parsed: dict[str, Any], **_: Any) -> None:
+        if "Body" in parsed:
+            self._bodies.append(parsed["Body"])
 
     def blackout(self, region: str) -> None:
         self._application.blackout(region)
@@ -91,6 +98,8 @@ class SmallCloud:
         self._application.restore(region)
 
     def close(self) -> None:
+        for body in self._bodies:
+            body.close()
         for client in self._clients:
             client.close()
         self._server.shutdown()

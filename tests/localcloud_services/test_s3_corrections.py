@@ -183,6 +183,31 @@ def test_checksums_are_verified_kept_and_told(s3: Any) -> None:
     assert "Contents" not in s3.list_objects_v2(Bucket="bucket", Prefix="damaged")
 
 
+def test_a_checksum_the_client_brings_is_kept_for_whole_and_parts(s3: Any) -> None:
+    sha = base64.b64encode(hashlib.sha256(b"content").digest()).decode()
+    s3.put_object(Bucket="bucket", Key="k", Body=b"content", ChecksumSHA256=sha)
+    assert s3.head_object(Bucket="bucket", Key="k", ChecksumMode="ENABLED")["ChecksumSHA256"] == sha
+    crc = base64.b64encode(b"12345678").decode()
+    kind = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}
+    upload = {"Bucket": "bucket", "Key": "nvme", "UploadId": ""}
+    upload["UploadId"] = s3.create_multipart_upload(Bucket="bucket", Key="nvme", **kind)["UploadId"]
+    part = s3.upload_part(**upload, PartNumber=1, Body=b"content", ChecksumCRC64NVME=crc)
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumCRC64NVME": crc}]}
+    s3.complete_multipart_upload(**upload, MultipartUpload=parts, ChecksumCRC64NVME=crc, ChecksumType="FULL_OBJECT")
+    answer = s3.head_object(Bucket="bucket", Key="nvme", ChecksumMode="ENABLED")
+    assert (answer["ChecksumCRC64NVME"], answer["ChecksumType"]) == (crc, "FULL_OBJECT")
+
+
+def test_the_default_checksum_of_boto3_survives_whole_and_in_parts(s3: Any, home: Any) -> None:
+    (home / "big").write_bytes(b"y" * (9 * MB))
+    s3.upload_file(str(home / "big"), "bucket", "big")
+    s3.put_object(Bucket="bucket", Key="small", Body=b"y")
+    for key, kind in (("big", "COMPOSITE"), ("small", "FULL_OBJECT")):
+        answer = s3.head_object(Bucket="bucket", Key=key, ChecksumMode="ENABLED")
+        assert answer["ChecksumType"] == kind
+        assert s3.get_object(Bucket="bucket", Key=key, ChecksumMode="ENABLED")["Body"].read().strip(b"y") == b""
+
+
 def test_a_checksum_of_parts_says_how_many_and_a_copy_has_one_of_its_whole(s3: Any) -> None:
     start = s3.create_multipart_upload(Bucket="bucket", Key="big", ChecksumAlgorithm="SHA256")["UploadId"]
     upload = {"Bucket": "bucket", "Key": "big", "UploadId": start}

@@ -38,6 +38,7 @@ from localcloud.settings import (
     running_instance,
     same_process,
 )
+from machine.unprivileged import unprivileged_user
 
 _LOGGER = logging.getLogger(__name__)
 _START_SECONDS = 60.0  # a start takes under 3 s on a quiet machine
@@ -241,6 +242,12 @@ def serve(settings: Settings, on_ready: Callable[[Instance], None]) -> int:
     """
     home = Home(path=settings.home)
     home.prepare()
+    if not unprivileged_user().passes(home.run):
+        raise LocalcloudError(
+            f"the home {home.path} is out of reach of the user that servers run as",
+            detail="PostgreSQL refuses to run as root, so it runs as nobody, who cannot pass through every folder to it",
+            hint="choose another one with --home, such as one directly below /var/tmp",
+        )
     images = load_images(settings.images)
     signals: list[int] = []
     woken = threading.Event()

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import string
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -183,6 +184,7 @@ class Rds:
 
     def _bring_up(self, record: _Record, database: _Database, source: Path | None) -> None:
         server = record.server
+        began = time.monotonic()
         try:
             server.create(source)
             server.start(self._parameters(record, database))
@@ -200,6 +202,8 @@ class Rds:
             database.port = server.port
             record.answers = True
             database.status = "available"
+            seconds = time.monotonic() - began
+            _LOGGER.info("DB instance %s available after %.2f s", database.db_instance_identifier, seconds)
             if database.region in self._dark:  # it was being created when its region went dark
                 server.suspend()
         finally:

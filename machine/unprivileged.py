@@ -38,14 +38,21 @@ class UnprivilegedUser:
         self.own(path)
         return path
 
+    def passes(self, folder: Path) -> bool:
+        """Tell whether the user can pass through every folder down to and through this one, links followed."""
+        return self._reaches(folder, at_the_end=0)
+
     def reaches(self, path: Path) -> bool:
         """Tell whether the user can pass through every folder down to `path`, links followed, and read it there."""
+        return self._reaches(path, at_the_end=stat.S_IROTH)
+
+    def _reaches(self, path: Path, at_the_end: int) -> bool:
         real = path.resolve()
         if self.uid is None:
-            return os.access(real, os.R_OK)
+            return os.access(real, os.R_OK if at_the_end else os.X_OK)
         for step in (real, *real.parents):
             found = step.stat()
-            needed = stat.S_IROTH if step == real else 0
+            needed = at_the_end if step == real else 0
             if stat.S_ISDIR(found.st_mode):
                 needed |= stat.S_IXOTH
             if found.st_uid == self.uid:

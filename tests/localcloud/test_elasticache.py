@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+FAST: Any = {"Delay": 0.05, "MaxAttempts": 1200}
 TOKEN = "a-token-of!enough#length"
 _numbers = itertools.count()
 
@@ -44,9 +45,7 @@ def create(elasticache: ElastiCacheClient) -> Iterator[Create]:
         }
         elasticache.create_replication_group(**(arguments | options))
         made.append(name)
-        waiter = elasticache.get_waiter("replication_group_available")
-        waiter.config.delay = 0.05  # type: ignore[assignment]  # botocore takes any number
-        waiter.wait(ReplicationGroupId=name)
+        elasticache.get_waiter("replication_group_available").wait(ReplicationGroupId=name, WaiterConfig=FAST)
         return describe(elasticache, name)
 
     yield make

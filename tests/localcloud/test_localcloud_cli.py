@@ -9,12 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -164,7 +163,7 @@ def test_sigterm_leaves_no_process_no_data_and_no_state(start_cloud: Starter) ->
 
 
 @pytest.fixture
-def killed(start_cloud: Starter) -> Iterator[tuple[RunningCloud, list[psutil.Process]]]:
+def killed(start_cloud: Starter) -> tuple[RunningCloud, list[psutil.Process]]:
     """Return a cloud that was killed with servers running and suspended, as the worst case, and those servers."""
     cloud = start_cloud()
     create_servers(cloud)
@@ -173,7 +172,7 @@ def killed(start_cloud: Starter) -> Iterator[tuple[RunningCloud, list[psutil.Pro
         process.suspend()
     psutil.Process(cloud.pid).kill()
     wait_for(lambda: cloud.run("env").returncode == 4)
-    yield cloud, started
+    return cloud, started
 
 
 def test_the_start_after_a_kill_leaves_nothing_of_the_old_cloud(
@@ -297,16 +296,22 @@ def test_status_shows_what_runs_and_that_redis_speaks_no_tls(start_cloud: Starte
 
 def test_the_control_doors_answer_what_they_know_and_refuse_the_rest(cloud: RunningCloud) -> None:
     def ask(method: str, door: str, **headers: str) -> tuple[int, dict[str, Any]]:
-        request = urllib.request.Request(f"{cloud.endpoint}/_localcloud/{door}", method=method, headers=headers)
-        try:
-            with urllib.request.urlopen(request) as response:
-                return response.status, json.load(response)
-        except urllib.error.HTTPError as exc:
-            with exc:
-                return exc.code, json.load(exc)
+        answer = httpx.request(method, f"{cloud.endpoint}/_localcloud/{door}", headers=headers, trust_env=False)
+        return answer.status_code, answer.json()
 
     assert ask("GET", "health") == (200, {"schema_version": 1, "instance_id": cloud.document["instance_id"]})
     assert ask("GET", "nothing")[0] == 404
     assert ask("GET", "reset")[0] == 405
     assert ask("POST", "blackout/everywhere")[0] == 400
     assert ask("POST", "reset", Origin="http://example.org")[0] == 403
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a user that reaches less than itself")
+def test_a_home_that_the_servers_user_cannot_reach_is_refused_before_anything_starts(
+    short_home: Callable[[], Path],
+) -> None:
+    home = short_home()
+    home.parent.chmod(0o700)
+    done = localcloud("start", "--port", "0", "--home", home)
+    assert done.returncode == 4
+    assert "out of reach of the user that servers run as" in done.stderr

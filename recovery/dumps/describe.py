@@ -46,6 +46,20 @@ SELECT n.nspname || '.' || c.collname, c.collprovider::pg_catalog.text,
  ORDER BY 1
 """
 
+_STALE = """
+SELECT n.nspname || '.' || c.collname
+  FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
+ WHERE c.collprovider <> 'd' AND c.collversion <> pg_catalog.pg_collation_actual_version(c.oid)
+   AND c.oid IN (SELECT a.attcollation FROM pg_catalog.pg_attribute a WHERE a.attrelid >= 16384 AND a.attnum > 0)
+ ORDER BY 1
+"""
+
+_STALE_DATABASE = """
+SELECT FROM pg_catalog.pg_database d
+ WHERE d.datname = pg_catalog.current_database()
+   AND d.datcollversion <> pg_catalog.pg_database_collation_actual_version(d.oid)
+"""
+
 _DATABASE = """
 SELECT d.datname::pg_catalog.text, pg_catalog.pg_get_userbyid(d.datdba)::pg_catalog.text,
        pg_catalog.pg_encoding_to_char(d.encoding)::pg_catalog.text, d.datcollate::pg_catalog.text,
@@ -163,3 +177,11 @@ def read_large_objects(connection: psycopg.Connection[tuple[object, ...]]) -> La
 
 def _rows(connection: psycopg.Connection[tuple[object, ...]], query: str) -> list[tuple[Any, ...]]:
     return cast("list[tuple[Any, ...]]", connection.execute(query.encode()).fetchall())
+
+
+def stale_collations(connection: psycopg.Connection[tuple[object, ...]]) -> list[str]:
+    """Name the collations whose recorded version is not the one the server's library has now."""
+    found = [str(name) for (name,) in _rows(connection, _STALE)]
+    if session.major_of(connection) >= _FIRST_WITH_DATABASE_COLLATIONS and _rows(connection, _STALE_DATABASE):
+        found.insert(0, "the database's default")
+    return found

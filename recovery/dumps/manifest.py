@@ -211,7 +211,9 @@ class Manifest(_Part):
     def object_checksums(self) -> set[str]:
         """The checksums S3 may state for this dump: of the whole in one piece, and of the parts it was written in."""
         whole = base64.b64encode(bytes.fromhex(self.sha256)).decode()
-        return {whole} | ({self.object_checksum} if self.object_checksum else set())
+        # Some S3-compatible stores leave out the number of parts that ends a composite checksum.
+        composite = {self.object_checksum, self.object_checksum.partition("-")[0]} if self.object_checksum else set()
+        return {whole} | composite
 
     def seal(self) -> Manifest:
         """Return this manifest with every field written out and the digest of the whole."""

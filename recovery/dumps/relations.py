@@ -20,7 +20,6 @@ SELECT c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,
        CASE WHEN cf.extconfig IS NULL THEN NULL ELSE coalesce(cf.condition, '') END,
        c.relrowsecurity AND pg_catalog.row_security_active(c.oid),
        pg_catalog.has_table_privilege(c.oid, 'SELECT'),
-       pg_catalog.pg_relation_size(c.oid), pg_catalog.pg_table_size(c.oid),
        coalesce(am.amname = 'heap', false),
        ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -40,6 +39,13 @@ SELECT c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,
 """  # noqa: S608  # the only thing filled in is the constant above
 
 
+# Apart from the list, because asking for a size waits for whoever holds the table exclusively.
+_SIZES = """
+SELECT c.oid::pg_catalog.int8, pg_catalog.pg_relation_size(c.oid), pg_catalog.pg_table_size(c.oid)
+  FROM pg_catalog.pg_class c WHERE c.oid = ANY (%s::pg_catalog.oid[]) AND c.relkind = 'r'
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Relation:
     """A table of the database as a backup sees it.
@@ -56,10 +62,10 @@ class Relation:
     condition: str | None
     hidden_rows: bool
     readable: bool
-    main_bytes: int
-    total_bytes: int
     is_heap: bool
     columns: tuple[str, ...]
+    main_bytes: int = 0
+    total_bytes: int = 0
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -81,3 +87,17 @@ def list_relations(connection: psycopg.Connection[tuple[object, ...]]) -> list[R
     """Return every table that a dump of this database names, as this session's transaction sees them."""
     rows = cast("list[tuple[Any, ...]]", connection.execute(_RELATIONS).fetchall())
     return [Relation(*[*row[:-1], tuple(row[-1])]) for row in rows]
+
+
+def with_sizes(connection: psycopg.Connection[tuple[object, ...]], relations: list[Relation]) -> list[Relation]:
+    """Return the relations with their sizes in bytes, of the heap alone and with its TOAST.
+
+    Waits for tables that somebody holds exclusively, as long as the session's lock_timeout allows.
+    """
+    found = connection.execute(_SIZES, ([relation.oid for relation in relations],)).fetchall()
+    sizes = {row[0]: row[1:] for row in cast("list[tuple[int, int | None, int | None]]", found)}
+    sized = []
+    for relation in relations:
+        main, total = sizes.get(relation.oid, (0, 0))
+        sized.append(dataclasses.replace(relation, main_bytes=main or 0, total_bytes=total or 0))
+    return sized

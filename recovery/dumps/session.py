@@ -42,10 +42,16 @@ FIXED_SETTINGS: Mapping[str, str] = {
     "jit": "off",  # compiling costs more than these queries gain from it
 }
 
+# A lock that is not granted within this time is held by somebody doing DDL.  A reader waits no longer behind it:
+# whoever comes later would queue behind the reader, and a reader could wait for one who waits for the snapshot's locks.
+LOCK_TIMEOUT_SECONDS = 30.0
+
 _SESSION_NAME = "agentverse-recovery"
 
 
-def connect(dsn: str, *, read_only: bool = True) -> psycopg.Connection[tuple[object, ...]]:
+def connect(
+    dsn: str, *, read_only: bool = True, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS
+) -> psycopg.Connection[tuple[object, ...]]:
     """Open a session with the fixed settings, in autocommit mode.
 
     Raises EnvironmentLacksError when the server cannot be reached or lets nobody in, UsageError when the connection
@@ -56,7 +62,7 @@ def connect(dsn: str, *, read_only: bool = True) -> psycopg.Connection[tuple[obj
     except psycopg.OperationalError as error:
         raise EnvironmentLacksError(
             "the database cannot be connected to",
-            detail=f"{_place(dsn)}: {str(error).strip()}",
+            detail=f"{place_of(dsn)}: {str(error).strip()}",
             hint="check host, port, user and password, and that this machine is inside the database's network",
         ) from error
     except psycopg.ProgrammingError as error:
@@ -65,6 +71,13 @@ def connect(dsn: str, *, read_only: bool = True) -> psycopg.Connection[tuple[obj
         _refuse_old(connection, dsn)
         for name, value in FIXED_SETTINGS.items():
             connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+        milliseconds = str(int(lock_timeout_seconds * 1000))
+        connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", (milliseconds,))
+        # Sessions that others wait for are ended by it from 17 on.
+        connection.execute(
+            "SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s"
+            " WHERE s.name = 'transaction_timeout'"
+        )
         if read_only:
             connection.execute("SELECT pg_catalog.set_config('default_transaction_read_only', 'on', false)")
     except BaseException:
@@ -77,7 +90,7 @@ def _refuse_old(connection: psycopg.Connection[tuple[object, ...]], dsn: str) ->
     major = major_of(connection)
     if major < OLDEST_SERVER:
         raise RecoveryError(
-            f"the server is PostgreSQL {major}; the oldest supported is {OLDEST_SERVER}", detail=_place(dsn)
+            f"the server is PostgreSQL {major}; the oldest supported is {OLDEST_SERVER}", detail=place_of(dsn)
         )
 
 
@@ -135,7 +148,7 @@ def client_environment(dsn: str) -> tuple[dict[str, str], str]:
     return environment, psycopg.conninfo.make_conninfo("", **rest)
 
 
-def _place(dsn: str) -> str:
+def place_of(dsn: str) -> str:
     """Name host, port and database of a connection string, and nothing secret."""
     try:
         options = {o.keyword.decode(): o.val.decode() for o in pq.Conninfo.parse(dsn.encode()) if o.val is not None}

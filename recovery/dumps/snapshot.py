@@ -14,15 +14,12 @@ import psycopg
 from psycopg import sql
 
 from recovery.dumps import session
-from recovery.dumps.relations import Relation, list_relations
+from recovery.dumps.relations import Relation, list_relations, with_sizes
+from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
 from recovery.errors import RecoveryError, RefusedError
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-# A lock that is not granted within this time is held by somebody doing DDL; a backup waits no longer behind it, because
-# every later writer of DDL then queues behind the backup.
-LOCK_TIMEOUT_SECONDS = 30
 
 _ATTEMPTS = 10
 _LOCKED_AT_ONCE = 200
@@ -77,15 +74,18 @@ def take_snapshot(dsn: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECOND
     Raises RefusedError when the role may not read a table or a policy would hide rows from it, RecoveryError when a
     lock is not granted in time or tables come and go too fast.  Nothing is left behind on failure.
     """
-    connection = session.connect(dsn)
+    connection = session.connect(dsn, lock_timeout_seconds=lock_timeout_seconds)
     try:
-        return _take(connection, lock_timeout_seconds, locks=locks)
+        return _take(connection, locks=locks)
+    except psycopg.errors.LockNotAvailable as error:
+        connection.close()
+        raise lock_error(error, lock_timeout_seconds) from error
     except BaseException:
         connection.close()
         raise
 
 
-def _take(connection: psycopg.Connection[tuple[object, ...]], lock_timeout: float, *, locks: bool) -> Snapshot:
+def _take(connection: psycopg.Connection[tuple[object, ...]], *, locks: bool) -> Snapshot:
     for _ in range(_ATTEMPTS):
         relations = list_relations(connection)
         if locks:
@@ -94,7 +94,7 @@ def _take(connection: psycopg.Connection[tuple[object, ...]], lock_timeout: floa
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             if locks:
-                _lock(connection, relations, lock_timeout)
+                _lock(connection, relations)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             connection.execute("ROLLBACK")
             continue
@@ -114,7 +114,7 @@ def _take(connection: psycopg.Connection[tuple[object, ...]], lock_timeout: floa
             database=database,
             server_version=version,
             major=session.major_of(connection),
-            relations=seen,
+            relations=with_sizes(connection, seen),
         )
     raise RecoveryError(
         f"the tables of the database changed during each of {_ATTEMPTS} attempts to lock them",
@@ -140,20 +140,21 @@ def refuse_unreadable(relations: list[Relation]) -> None:
         )
 
 
-def _lock(connection: psycopg.Connection[tuple[object, ...]], relations: list[Relation], timeout: float) -> None:
-    connection.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", (f"{int(timeout * 1000)}ms",))
+def lock_error(error: psycopg.errors.LockNotAvailable, timeout: float) -> RecoveryError:
+    """Say that a lock was not granted in time, and where to look."""
+    return RecoveryError(
+        f"a table is locked by somebody else for longer than {timeout:g} s",
+        detail=str(error).strip(),
+        hint="look at pg_locks for an ACCESS EXCLUSIVE lock: a migration, TRUNCATE, CLUSTER or VACUUM FULL",
+    )
+
+
+def _lock(connection: psycopg.Connection[tuple[object, ...]], relations: list[Relation]) -> None:
     for start in range(0, len(relations), _LOCKED_AT_ONCE):
-        batch = relations[start : start + _LOCKED_AT_ONCE]
         # ONLY: partitions and children stand in the list themselves.
+        batch = relations[start : start + _LOCKED_AT_ONCE]
         names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(relation.identifier) for relation in batch)
-        try:
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
-        except psycopg.errors.LockNotAvailable as error:
-            raise RecoveryError(
-                f"a table is locked by somebody else for longer than {timeout:g} s",
-                detail=f"{str(error).strip()}; one of {_some([relation.title for relation in batch])}",
-                hint="look at pg_locks for an ACCESS EXCLUSIVE lock: a migration, TRUNCATE, CLUSTER or VACUUM FULL",
-            ) from error
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
 
 
 def _newest_commit_time(connection: psycopg.Connection[tuple[object, ...]]) -> dt.datetime | None:

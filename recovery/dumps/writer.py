@@ -25,7 +25,8 @@ from recovery.dumps.copyscan import CopyScanner
 from recovery.dumps.destinations import Bucket, Folder, has_object_lock
 from recovery.dumps.gzip_writer import GzipWriter
 from recovery.dumps.lock import BucketLock, folder_lock
-from recovery.dumps.snapshot import LOCK_TIMEOUT_SECONDS, Snapshot, take_snapshot
+from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
+from recovery.dumps.snapshot import Snapshot, lock_error, take_snapshot
 from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
 from recovery.progress import Progress, ProgressEvent, silent
 
@@ -264,6 +265,8 @@ def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progre
             stop=stop,
         )
         keys = foreign_keys.check_all(dsn, snapshot.identifier, jobs=options.jobs, stop=stop)
+    except psycopg.errors.LockNotAvailable as error:
+        raise lock_error(error, LOCK_TIMEOUT_SECONDS) from error
     except psycopg.OperationalError as error:
         raise EnvironmentLacksError("the connection to the database was lost", detail=str(error).strip()) from error
     except psycopg.Error as error:

@@ -1,0 +1,274 @@
+"""Compares what was found in a database with what a reference says: plain functions from facts to (outcome, reason,
+evidence).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recovery.dumps import checksum, describe
+from recovery.verify.result import Outcome
+from recovery.verify.sequences import at_or_past
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import psycopg
+
+    from recovery.dumps.foreign_keys import Key
+    from recovery.dumps.manifest import DatabaseState, Extension, LargeObjects, SchemaObject
+    from recovery.verify.reference import Reference
+
+Answer = tuple[Outcome, str, dict[str, Any]]
+Name = tuple[str, str]
+
+_MOST = 20  # names listed in evidence; the counts are always whole
+
+# Kinds whose definition is text that a newer server may spell differently for the same thing.
+_SPELLED = frozenset(
+    {"view", "materialized view", "rule", "trigger", "table constraint", "domain constraint", "index", "policy",
+     "function", "procedure", "aggregate", "statistics object", "default value"}
+)  # fmt: skip
+
+
+def schema(
+    original: Reference,
+    found: tuple[SchemaObject, ...],
+    extensions: tuple[Extension, ...],
+    tables: set[Name],
+    major: int,
+) -> Answer:
+    """Every object of the original is there with the same definition, and no table more."""
+    if original.tables is None:
+        return Outcome.NOT_RUN, f"{len(found)} objects, and nothing to compare them with", {"objects": len(found)}
+    missing_tables = sorted(".".join(name) for name in original.tables.keys() - tables)
+    if original.objects is None:
+        evidence: dict[str, Any] = {"tables": len(original.tables), "missing": missing_tables[:_MOST]}
+        if missing_tables:
+            return Outcome.FAIL, f"{len(missing_tables)} of {len(original.tables)} tables are missing", evidence
+        return Outcome.PASS, f"all {len(original.tables)} tables of the dump are there", evidence
+    then = {(o.kind, o.identity): o.fingerprint for o in original.objects}
+    now = {(o.kind, o.identity): o.fingerprint for o in found}
+    missing = sorted(then.keys() - now.keys())
+    extra = sorted(now.keys() - then.keys())
+    same_major = original.major == major
+    changed = sorted(
+        key for key in then.keys() & now.keys() if then[key] != now[key] and (same_major or key[0] not in _SPELLED)
+    )
+    here = {e.name: e.version for e in extensions}
+    lost = sorted(e.name for e in original.extensions or () if e.name not in here)
+    evidence = {
+        "objects": len(then),
+        "missing": [" ".join(key) for key in missing[:_MOST]],
+        "extra": [" ".join(key) for key in extra[:_MOST]],
+        "changed": [" ".join(key) for key in changed[:_MOST]],
+        "missing_extensions": lost,
+        "extension_versions": {
+            e.name: [e.version, here[e.name]]
+            for e in original.extensions or ()
+            if e.name in here and here[e.name] != e.version
+        },
+    }
+    problems = [
+        f"{len(names)} {what}"
+        for names, what in (
+            (missing, "missing"),
+            (extra, "more than there should be"),
+            (changed, "defined otherwise"),
+            (lost, "extensions missing"),
+        )
+        if names
+    ]
+    if problems:
+        return Outcome.FAIL, f"of {len(then)} objects: {', '.join(problems)}", evidence
+    if same_major:
+        return Outcome.PASS, f"all {len(then)} objects are defined as in the original", evidence
+    return (
+        Outcome.PASS,
+        f"all {len(then)} objects are there; definitions that another major version words otherwise were not compared",
+        evidence,
+    )
+
+
+def grants(original: Reference, found: tuple[SchemaObject, ...], roles: set[str]) -> Answer:
+    """Owners and privileges are the original's, but for roles that the server does not have."""
+    if original.objects is None:
+        return Outcome.NOT_RUN, "only a manifest tells owners and privileges", {}
+    now = {(o.kind, o.identity): o for o in found}
+    wrong: list[str] = []
+    absent: set[str] = set()
+    for then in original.objects:
+        here = now.get((then.kind, then.identity))
+        if here is None:
+            continue  # the schema's rung says so
+        if then.owner is not None and then.owner != here.owner:
+            if then.owner in roles:
+                wrong.append(f"{then.kind} {then.identity}: owned by {here.owner}, was {then.owner}")
+            else:
+                absent.add(then.owner)
+        before, after = _privileges(then), _privileges(here)
+        for grant in sorted(before - after):
+            role = grant.partition("=")[0].partition("(")[0]
+            if role in roles or role in ("public", "@owner"):
+                wrong.append(f"{then.kind} {then.identity}: {grant} is gone")
+            else:
+                absent.add(role)
+        # What an absent owner's heir got by being the owner now is no grant too many.
+        wrong += [f"{then.kind} {then.identity}: {grant} was not there" for grant in sorted(after - before)]
+    evidence = {"differences": wrong[:_MOST], "absent_roles": sorted(absent)}
+    if wrong:
+        return Outcome.FAIL, f"{len(wrong)} owners or privileges differ", evidence
+    if absent:
+        return (
+            Outcome.PASS,
+            f"they are, but for {len(absent)} roles this server does not have: {', '.join(sorted(absent)[:5])}",
+            evidence,
+        )
+    return Outcome.PASS, "owners and privileges are the original's", evidence
+
+
+def rows(expected: Mapping[Name, checksum.Content], found: Mapping[Name, checksum.Content]) -> Answer:
+    """Exact counts, table by table."""
+    different = {
+        ".".join(name): {"expected": _rows(expected.get(name)), "found": _rows(found.get(name))}
+        for name in sorted(expected.keys() | found.keys())
+        if _rows(expected.get(name)) != _rows(found.get(name))
+    }
+    total = sum(content.rows for content in found.values())
+    evidence: dict[str, Any] = {"tables": len(expected), "rows": total}
+    if different:
+        evidence["different"] = dict(list(different.items())[:_MOST])
+        return Outcome.FAIL, f"{len(different)} of {len(expected)} tables have other numbers of rows", evidence
+    return Outcome.PASS, f"{total} rows in {len(expected)} tables, as in the original", evidence
+
+
+def content(
+    original: Reference,
+    found: Mapping[Name, checksum.Content] | None,
+    state: DatabaseState,
+    large_objects: LargeObjects,
+) -> Answer:
+    """Checksums, table by table, and that of the large objects."""
+    expected = {name: c for name, c in (original.tables or {}).items() if c.checksum is not None}
+    if not expected and not (original.tables is not None and original.large_objects is not None):
+        return Outcome.NOT_RUN, "only a manifest tells the content's checksums", {}
+    if found is None:
+        return Outcome.NOT_RUN, "the tables could not be read", {}
+    then = original.database_state
+    if then is not None and then.encoding != state.encoding:
+        reason = (
+            f"the database is encoded in {state.encoding}, the original in {then.encoding}: bytes cannot be compared"
+        )
+        return Outcome.NOT_RUN, reason, {}
+    recipes = {str(c.checksum).partition(":")[0] for c in expected.values()} - {checksum.RECIPE}
+    if recipes:
+        return Outcome.NOT_RUN, f"the checksums are of another kind: {', '.join(sorted(recipes))}", {}
+    different = sorted(
+        ".".join(name) for name, c in expected.items() if name not in found or found[name].checksum != c.checksum
+    )
+    blobs = original.large_objects
+    if blobs is not None and (blobs.count, blobs.checksum) != (large_objects.count, large_objects.checksum):
+        different.append(f"large objects ({large_objects.count}, were {blobs.count})")
+    evidence = {"tables": len(expected), "large_objects": large_objects.count, "different": different[:_MOST]}
+    if different:
+        return Outcome.FAIL, f"the content of {len(different)} tables is not the original's", evidence
+    return Outcome.PASS, f"the content of {len(expected)} tables is the original's", evidence
+
+
+def sequence_values(expected: Mapping[Name, tuple[int, bool]], found: Mapping[Name, tuple[int, bool, int]]) -> Answer:
+    """Every sequence is there and hands out nothing twice."""
+    missing = sorted(".".join(name) for name in expected.keys() - found.keys())
+    behind = {
+        ".".join(name): {"expected": list(value), "found": list(found[name][:2])}
+        for name, value in sorted(expected.items())
+        if name in found and not at_or_past(found[name], value)
+    }
+    evidence = {"sequences": len(expected), "missing": missing[:_MOST], "behind": dict(list(behind.items())[:_MOST])}
+    if missing or behind:
+        return Outcome.FAIL, f"{len(behind)} sequences are behind, {len(missing)} missing", evidence
+    return Outcome.PASS, f"{len(expected)} sequences are at or past the original's values", evidence
+
+
+def keys(expected: Mapping[tuple[str, str, str], int | None] | None, checked: list[tuple[Key, int | None]]) -> Answer:
+    """No key is broken that was whole at the source."""
+    here = {(key.schema, key.table, key.name) for key, _ in checked}
+    missing = sorted(".".join(name) for name in (expected or {}).keys() - here)
+    broken: dict[str, Any] = {}
+    broken_before: dict[str, Any] = {}
+    unchecked: list[str] = []
+    for key, violations in checked:
+        before = (expected or {}).get((key.schema, key.table, key.name))
+        if violations is None:
+            unchecked.append(key.title)
+        elif violations > (before or 0):
+            broken[key.title] = {"rows": violations, "at_source": before}
+        elif violations:
+            broken_before[key.title] = {"rows": violations, "at_source": before}
+    evidence = {
+        "keys": len(checked),
+        "missing": missing[:_MOST],
+        "broken": broken,
+        "broken_at_source": broken_before,
+        "not_checked": unchecked,
+    }
+    if broken or missing:
+        return Outcome.FAIL, f"{len(broken)} foreign keys are broken, {len(missing)} missing", evidence
+    reason = f"{len(checked) - len(unchecked) - len(broken_before)} foreign keys hold"
+    if broken_before:
+        reason += (
+            f"; {len(broken_before)} are broken as they were at the source: {', '.join(sorted(broken_before)[:5])}"
+        )
+    if unchecked:
+        reason += f"; {len(unchecked)} over periods or not enforced were not checked"
+    return Outcome.PASS, reason, evidence
+
+
+def collations(original: Reference, connection: psycopg.Connection[tuple[object, ...]]) -> Answer:
+    """What indexes were built with is what the server's library sorts by; the original's versions are stated."""
+    with connection.transaction():
+        now = describe.read_collations(connection)
+        stale = describe.stale_collations(connection)
+        state = describe.read_database(connection)
+    evidence: dict[str, Any] = {
+        "collations": {c.name: c.version for c in now},
+        "database": [state.provider, state.locale or state.collate, state.collation_version],
+        "stale": stale,
+    }
+    if stale:
+        reason = f"{len(stale)} collations have changed under the indexes built with them: {', '.join(stale[:5])}"
+        return Outcome.FAIL, reason, evidence
+    then = original.database_state
+    if then is None or original.collations is None:
+        return Outcome.PASS, "indexes agree with the server's rules; the original's are unknown", evidence
+    versions = {c.name: c.version for c in original.collations}
+    differing = [c.name for c in now if c.name in versions and versions[c.name] != c.version]
+    if (then.provider, then.collate, then.ctype, then.locale) != (
+        state.provider,
+        state.collate,
+        state.ctype,
+        state.locale,
+    ):
+        differing.insert(0, f"the database's {then.locale or then.collate} is {state.locale or state.collate} here")
+    elif then.collation_version != state.collation_version:
+        differing.insert(0, f"the database's: {then.collation_version} is {state.collation_version} here")
+    evidence["differing"] = differing
+    if differing:
+        return (
+            Outcome.PASS,
+            f"indexes agree with this server's rules, which differ from the original's: {differing[0]}",
+            evidence,
+        )
+    return Outcome.PASS, "the rules are the original's", evidence
+
+
+def _rows(content: checksum.Content | None) -> int | None:
+    return content.rows if content is not None else None
+
+
+def _privileges(item: SchemaObject) -> set[str]:
+    grants: set[str] = set()
+    for entry in item.privileges or ():
+        role, _, listed = entry.partition("=")
+        # MAINTAIN is a privilege from 17 on, which owners then have by default.
+        grants |= {f"{role}={privilege}" for privilege in listed.split(",") if privilege not in ("MAINTAIN", "")}
+    return grants

@@ -1,0 +1,258 @@
+"""Climbs the ladder: every check that can be made of a database, in one snapshot, each with its reason and evidence.
+
+Nothing is modified: all sessions are read-only.  Only `install_checks` creates an extension (amcheck), and says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from recovery.dumps import checksum, describe, foreign_keys, session
+from recovery.dumps.snapshot import Snapshot, take_snapshot
+from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
+from recovery.progress import Progress, ProgressEvent, silent
+from recovery.verify import compare, indexes, reference, samples, sequences
+from recovery.verify.result import RUNG_NAMES, Outcome, Rung, SampleQuery, Verification, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from recovery.dumps.facts import DumpFacts
+    from recovery.dumps.manifest import Manifest
+
+Answer = tuple[Outcome, str, dict[str, Any]]
+
+_TITLES = {
+    "server": "The server is up",
+    "schema": "Every object is there and defined as in the original",
+    "grants": "Owners and privileges are those of the original",
+    "rows": "Every table has as many rows as the original",
+    "content": "Every table's content is that of the original",
+    "sequences": "Every sequence is at or past the original's value",
+    "foreign-keys": "Every foreign key holds, by query",
+    "indexes": "Heaps and B-tree indexes are sound (amcheck)",
+    "collations": "Text sorts by the rules its indexes were built with",
+    "samples": "The sample queries return what they should",
+    "freshness": "The recovery point is recent enough",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """What is checked and how.
+
+    `max_age` is the oldest recovery point that passes (None: any is stated and passes); `newest_row` is a query for one
+    timestamp that corroborates it.  `at` is the moment ages are counted to, now if None.
+    """
+
+    samples: Sequence[SampleQuery] = ()
+    required: frozenset[str] = frozenset({"server"})
+    jobs: int = 2
+    checksums: bool = True
+    install_checks: bool = False
+    max_age: dt.timedelta | None = None
+    newest_row: str | None = None
+    at: dt.datetime | None = None
+
+
+def verify(
+    dsn: str,
+    *,
+    manifest: Manifest | None = None,
+    facts: DumpFacts | None = None,
+    samples: Iterable[SampleQuery] = (),
+    required: Iterable[str] = ("server",),
+    against: str | None = None,
+    options: Checks | None = None,
+    progress: Progress = silent,
+) -> Verification:
+    """Check a database against a manifest, a dump's facts or another live database (`against`, a DSN).
+
+    Returns all rungs whatever their outcome.  Raises UsageError for a required rung that does not exist, and what
+    connecting to `against` raises; an unreachable `dsn` is a failed rung.
+    """
+    unknown = set(required) - set(RUNG_NAMES)
+    if unknown:
+        raise UsageError(
+            f"there is no check named {', '.join(sorted(unknown))}", hint=f"the checks are {', '.join(RUNG_NAMES)}"
+        )
+    checks = dataclasses.replace(options or Checks(), samples=tuple(samples), required=frozenset(required))
+    if against is not None:
+        original = reference.of_database(against, jobs=checks.jobs, progress=progress)
+    elif manifest is not None:
+        original = reference.of_manifest(manifest)
+    elif facts is not None:
+        original = reference.of_facts(facts)
+    else:
+        original = reference.of_nothing()
+    started, clock = dt.datetime.now(dt.UTC), time.monotonic()
+    rungs = _Ladder(dsn, original, checks, progress).climb()
+    return Verification(
+        started_at=started,
+        seconds=round(time.monotonic() - clock, 3),
+        database=session.place_of(dsn),
+        reference=original.origin,
+        rungs=rungs,
+        required=sorted(checks.required),
+        verdict=verdict(rungs, set(checks.required)),
+        recovery_point=original.recovery_point,
+    )
+
+
+class _Ladder:
+    def __init__(self, dsn: str, original: reference.Reference, checks: Checks, progress: Progress) -> None:
+        self._dsn = dsn
+        self._original = original
+        self._checks = checks
+        self._progress = progress
+        self._contents: dict[tuple[str, str], checksum.Content] | None = None
+        self._rungs: list[Rung] = []
+
+    def climb(self) -> list[Rung]:
+        started = time.monotonic()
+        unchecked = indexes.install(self._dsn) if self._checks.install_checks else None
+        try:
+            # No locks: a check that holds off nobody may run against production.
+            snapshot = take_snapshot(self._dsn, locks=False)
+        except (EnvironmentLacksError, RecoveryError, psycopg.Error) as error:
+            self._add("server", started, (Outcome.FAIL, str(error).splitlines()[0], {"error": str(error)}))
+            for name in RUNG_NAMES[1:]:
+                self._add(name, time.monotonic(), (Outcome.NOT_RUN, "the server could not be asked", {}))
+            return self._rungs
+        with snapshot:
+            evidence = {"server_version": snapshot.server_version, "database": snapshot.database}
+            reason = f"PostgreSQL {snapshot.server_version} answers"
+            self._add("server", started, (Outcome.PASS, reason, evidence))
+            self._run("schema", lambda: self._schema(snapshot))
+            self._run("grants", lambda: self._grants(snapshot))
+            self._run("rows", lambda: self._rows(snapshot))
+            self._run("content", lambda: self._content(snapshot))
+            self._run("sequences", lambda: self._sequences(snapshot))
+            self._run("foreign-keys", lambda: self._foreign_keys(snapshot))
+            self._run("indexes", lambda: self._indexes(unchecked))
+            self._run("collations", lambda: compare.collations(self._original, snapshot.connection))
+            self._run("samples", lambda: self._samples(snapshot))
+            self._run("freshness", lambda: self._freshness(snapshot))
+        return self._rungs
+
+    def _run(self, name: str, check: Callable[[], Answer]) -> None:
+        started = time.monotonic()
+        self._progress(ProgressEvent("verify", len(self._rungs), len(RUNG_NAMES), "checks", _TITLES[name]))
+        try:
+            answer = check()
+        except psycopg.errors.InsufficientPrivilege as error:
+            answer = (Outcome.NOT_RUN, "the role may not look", {"error": str(error).strip()})
+        except (psycopg.Error, RecoveryError) as error:
+            # A table that cannot be read is a finding about the database.
+            answer = (Outcome.FAIL, f"it could not be read: {str(error).splitlines()[0]}", {"error": str(error)})
+        self._add(name, started, answer)
+
+    def _add(self, name: str, started: float, answer: Answer) -> None:
+        outcome, reason, evidence = answer
+        seconds = round(time.monotonic() - started, 3)
+        self._rungs.append(
+            Rung(name=name, title=_TITLES[name], outcome=outcome, reason=reason, evidence=evidence, seconds=seconds)
+        )
+
+    def _schema(self, snapshot: Snapshot) -> Answer:
+        with snapshot.connection.transaction():
+            found = describe.read_objects(snapshot.connection)
+            extensions = describe.read_extensions(snapshot.connection)
+        tables = {(relation.schema, relation.name) for relation in snapshot.relations if relation.has_rows}
+        return compare.schema(self._original, found, extensions, tables, snapshot.major)
+
+    def _grants(self, snapshot: Snapshot) -> Answer:
+        with snapshot.connection.transaction():
+            found = describe.read_objects(snapshot.connection)
+            rows = snapshot.connection.execute("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles").fetchall()
+        return compare.grants(self._original, found, {str(row[0]) for row in rows})
+
+    def _rows(self, snapshot: Snapshot) -> Answer:
+        expected = self._original.tables
+        unreadable = [r.title for r in snapshot.relations if r.has_rows and (r.hidden_rows or not r.readable)]
+        if unreadable:
+            return (
+                Outcome.NOT_RUN,
+                f"the role may not see every row of {len(unreadable)} tables",
+                {"tables": unreadable[:20]},
+            )
+        wanted = self._checks.checksums and any(content.checksum for content in (expected or {}).values())
+        self._contents = checksum.measure(
+            self._dsn,
+            snapshot.identifier,
+            snapshot.relations,
+            jobs=self._checks.jobs,
+            checksums=wanted,
+            progress=self._progress,
+        )
+        total = sum(content.rows for content in self._contents.values())
+        if expected is None:
+            return Outcome.NOT_RUN, f"{total} rows, and nothing to compare them with", {"rows": total}
+        return compare.rows(expected, self._contents)
+
+    def _content(self, snapshot: Snapshot) -> Answer:
+        if not self._checks.checksums:
+            return Outcome.NOT_RUN, "content checksums were not asked for", {}
+        with snapshot.connection.transaction():
+            state = describe.read_database(snapshot.connection)
+            large_objects = describe.read_large_objects(snapshot.connection)
+        return compare.content(self._original, self._contents, state, large_objects)
+
+    def _sequences(self, snapshot: Snapshot) -> Answer:
+        if self._original.sequences is None:
+            return Outcome.NOT_RUN, "nothing tells where the sequences were", {}
+        with snapshot.connection.transaction():
+            found = sequences.read_sequences(snapshot.connection)
+        return compare.sequence_values(self._original.sequences, found)
+
+    def _foreign_keys(self, snapshot: Snapshot) -> Answer:
+        checked = foreign_keys.check_all(self._dsn, snapshot.identifier, jobs=self._checks.jobs)
+        return compare.keys(self._original.foreign_keys, checked)
+
+    def _indexes(self, unchecked: str | None) -> Answer:
+        if unchecked is not None:
+            return Outcome.NOT_RUN, unchecked, {}
+        # amcheck reads what is there now, not a snapshot; a session of its own keeps ours usable if it fails.
+        with session.connect(self._dsn) as connection:
+            return indexes.check(connection, Outcome)
+
+    def _samples(self, snapshot: Snapshot) -> Answer:
+        if not self._checks.samples:
+            return Outcome.NOT_RUN, "no sample query is configured", {}
+        answers = [samples.run_sample(snapshot.connection, sample) for sample in self._checks.samples]
+        wrong = [evidence["name"] for right, evidence in answers if not right]
+        evidence = {"queries": [{**found, "right": right} for right, found in answers]}
+        if wrong:
+            return Outcome.FAIL, f"{len(wrong)} of {len(answers)} came out wrong: {', '.join(wrong)}", evidence
+        return Outcome.PASS, f"{len(answers)} queries came out right", evidence
+
+    def _freshness(self, snapshot: Snapshot) -> Answer:
+        evidence: dict[str, Any] = {}
+        if self._checks.newest_row is not None:
+            query = SampleQuery(name="newest row", sql=self._checks.newest_row)
+            _, found = samples.run_sample(snapshot.connection, query)
+            evidence["newest_row"] = found.get("found", found.get("error"))
+        point = self._original.recovery_point
+        if point is None:
+            return Outcome.NOT_RUN, "the recovery point is unknown: a dump's text does not tell it", evidence
+        if self._original.newest_commit_time is not None:
+            evidence["newest_commit"] = self._original.newest_commit_time.isoformat()
+        age = (self._checks.at or dt.datetime.now(dt.UTC)) - point
+        evidence |= {"recovery_point": point.isoformat(), "age_seconds": round(age.total_seconds(), 3)}
+        limit = self._checks.max_age
+        said = f"the recovery point is {point.isoformat()}, {_hours(age)} old"
+        if limit is not None:
+            evidence["limit_seconds"] = limit.total_seconds()
+            if age > limit:
+                return Outcome.FAIL, f"{said}; {_hours(limit)} are allowed", evidence
+        return Outcome.PASS, said, evidence
+
+
+def _hours(span: dt.timedelta) -> str:
+    return f"{span.total_seconds() / 3600:.2f} h"

@@ -1,0 +1,105 @@
+"""What a database is compared with: a manifest, the facts of a dump's text, or another live database."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from recovery.dumps import checksum, describe, foreign_keys, session
+from recovery.dumps.snapshot import take_snapshot
+from recovery.progress import Progress, silent
+from recovery.verify.sequences import read_sequences
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from recovery.dumps.facts import DumpFacts
+    from recovery.dumps.manifest import Collation, DatabaseState, Extension, LargeObjects, Manifest, SchemaObject
+
+Name = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What is known of the original; None means that this kind of reference cannot tell.
+
+    `sequences` maps to (value, is_called), `foreign_keys` from (schema, table, name) to the violations at the source.
+    """
+
+    origin: str
+    tables: Mapping[Name, checksum.Content] | None
+    sequences: Mapping[Name, tuple[int, bool]] | None
+    foreign_keys: Mapping[tuple[str, str, str], int | None] | None = None
+    objects: tuple[SchemaObject, ...] | None = None
+    extensions: tuple[Extension, ...] | None = None
+    collations: tuple[Collation, ...] | None = None
+    database_state: DatabaseState | None = None
+    large_objects: LargeObjects | None = None
+    server_version: str | None = None
+    recovery_point: dt.datetime | None = None
+    newest_commit_time: dt.datetime | None = None
+
+    @property
+    def major(self) -> int | None:
+        """The original server's major version."""
+        digits = (self.server_version or "").partition(".")[0].strip()
+        return int(digits) if digits.isdigit() else None
+
+
+def of_nothing() -> Reference:
+    """The reference of a check that has neither manifest nor dump."""
+    return Reference("nothing", tables=None, sequences=None)
+
+
+def of_facts(facts: DumpFacts) -> Reference:
+    """What a dump's text tells: tables, rows and sequence values."""
+    return Reference(
+        "the dump's own text",
+        tables={name: checksum.Content(rows, None) for name, rows in facts.tables.items()},
+        sequences=dict(facts.sequences),
+        server_version=facts.server_version,
+    )
+
+
+def of_manifest(manifest: Manifest) -> Reference:
+    """What a manifest tells."""
+    return Reference(
+        f"the manifest of {manifest.backup_id}",
+        tables={(t.schema_name, t.name): checksum.Content(t.rows, t.checksum) for t in manifest.tables},
+        sequences={(s.schema_name, s.name): (s.value, s.is_called) for s in manifest.sequences},
+        foreign_keys={(k.schema_name, k.table, k.name): k.violations for k in manifest.foreign_keys},
+        objects=manifest.objects,
+        extensions=manifest.extensions,
+        collations=manifest.collations,
+        database_state=manifest.database_state,
+        large_objects=manifest.large_objects,
+        server_version=manifest.server_version,
+        recovery_point=manifest.snapshot_time,
+        newest_commit_time=manifest.newest_commit_time,
+    )
+
+
+def of_database(dsn: str, *, jobs: int = 2, progress: Progress = silent) -> Reference:
+    """Read another live database as a backup of it would, without the dump.
+
+    Raises what taking a snapshot raises.
+    """
+    with take_snapshot(dsn) as snapshot:
+        description = describe.describe(snapshot.connection)
+        contents = checksum.measure(dsn, snapshot.identifier, snapshot.relations, jobs=jobs, progress=progress)
+        keys = foreign_keys.check_all(dsn, snapshot.identifier, jobs=jobs)
+        return Reference(
+            f"the database {session.place_of(dsn)}",
+            tables=contents,
+            sequences={name: (s[0], s[1]) for name, s in read_sequences(snapshot.connection).items()},
+            foreign_keys={(k.schema, k.table, k.name): violations for k, violations in keys},
+            objects=description.objects,
+            extensions=description.extensions,
+            collations=description.collations,
+            database_state=description.database_state,
+            large_objects=description.large_objects,
+            server_version=snapshot.server_version,
+            recovery_point=snapshot.time,
+            newest_commit_time=snapshot.newest_commit_time,
+        )

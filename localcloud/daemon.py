@@ -245,7 +245,7 @@ def serve(settings: Settings, on_ready: Callable[[Instance], None]) -> int:
     if not unprivileged_user().passes(home.run):
         raise LocalcloudError(
             f"the home {home.path} is out of reach of the user that servers run as",
-            detail="PostgreSQL refuses to run as root, so it runs as nobody, who cannot pass through every folder to it",
+            detail="PostgreSQL refuses to run as root, so it runs as nobody, who cannot pass every folder on the way",
             hint="choose another one with --home, such as one directly below /var/tmp",
         )
     images = load_images(settings.images)

@@ -113,6 +113,7 @@ class SmallCloud:
 @pytest.fixture
 def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="av-", dir="/var/tmp"))
+    folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
 

@@ -82,11 +82,14 @@ class Localcloud:
 @pytest.fixture
 def localcloud() -> Iterator[Localcloud]:
     home = Path(tempfile.mkdtemp(prefix="av-", dir="/var/tmp"))
+    home.chmod(0o711)  # the unprivileged user of its servers must get through
     cloud = Localcloud(home)
-    cloud.start()
-    yield cloud
-    cloud.close()
-    shutil.rmtree(home)
+    try:
+        cloud.start()
+        yield cloud
+    finally:
+        cloud.close()
+        shutil.rmtree(home)
 
 
 def _alive_with(home: Path) -> list[int]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import threading
 import time
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from localcloud.provider.errors import CallError, ProviderError
 
 if TYPE_CHECKING:
-    from botocore.model import ServiceModel, Shape
+    from botocore.model import ServiceModel
 
 # The embedded cloud answers in milliseconds: AWS's own 15 to 30 s between looks would only be waiting.
 LOOK_EVERY_SECONDS = 0.25
@@ -33,14 +34,15 @@ def require_loopback(url: str, source: str) -> str:
         loopback = host == "localhost" or host.endswith(".localhost")
     if not loopback:
         message = (
-            f"{source} is {url!r}, which is not a loopback address: this provider serves the embedded cloud only and never a "
-            "real account. Point it at http://127.0.0.1:PORT (see `localcloud env`), or use the official pulumi-aws plugin."
+            f"{source} is {url!r}, which is not a loopback address: this provider serves the embedded cloud only "
+            "and never a real account. Point it at http://127.0.0.1:PORT (see `localcloud env`), or use the official "
+            "pulumi-aws plugin."
         )
         raise ProviderError(message)
     return url
 
 
-@lru_cache(maxsize=None)
+@cache
 def service_model(service: str) -> ServiceModel:
     """Return botocore's model of a service, read once."""
     import botocore.session  # noqa: PLC0415  # the imports cost more than all else at start: only when needed
@@ -48,19 +50,22 @@ def service_model(service: str) -> ServiceModel:
     return botocore.session.get_session().get_service_model(service)
 
 
-def input_shape(service: str, operation: str) -> Shape | None:
-    """Return the shape of an operation's input."""
-    return service_model(service).operation_model(operation).input_shape
-
-
-def output_shape(service: str, operation: str, path: str) -> Shape | None:
-    """Return the shape at `path` (members separated by dots, `[]` for the element of a list) of an operation's output."""
-    shape: Any = service_model(service).operation_model(operation).output_shape
+def _at(shape: Any, path: str) -> Any:
     for part in filter(None, path.split(".")):
         shape = shape.members[part.removesuffix("[]")]
         if part.endswith("[]"):
             shape = shape.member
-    return shape  # type: ignore[no-any-return]  # botocore's shapes are reached by name only
+    return shape
+
+
+def input_shape(service: str, operation: str, path: str = "") -> Any:
+    """Return the shape of an operation's input, or what is at `path` in it (see `output_shape`)."""
+    return _at(service_model(service).operation_model(operation).input_shape, path)
+
+
+def output_shape(service: str, operation: str, path: str = "") -> Any:
+    """Return the shape at `path` (members separated by dots, `[]` for a list's element) of an operation's output."""
+    return _at(service_model(service).operation_model(operation).output_shape, path)
 
 
 class Clients:
@@ -70,7 +75,8 @@ class Clients:
         """`endpoints` are by service; `endpoint` serves all others. Credentials are never looked up in profiles."""
         self._endpoint = endpoint
         self._endpoints = dict(endpoints)
-        self._credentials = {"aws_access_key_id": access_key, "aws_secret_access_key": secret_key}
+        self._access_key = access_key
+        self._secret_key = secret_key
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
         self._session: Any = None
@@ -93,7 +99,7 @@ class Clients:
             raise ProviderError(message)
         if self._session is None:
             os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
-            self._session = boto3.session.Session(**self._credentials)
+            self._session = boto3.session.Session(self._access_key, self._secret_key)
         config = Config(
             connect_timeout=5,
             read_timeout=300,
@@ -102,6 +108,21 @@ class Clients:
             s3={"addressing_style": "path"},
         )
         return self._session.client(service, region_name=region, endpoint_url=endpoint, config=config)
+
+
+@contextlib.contextmanager
+def _told(operation: str) -> Iterator[None]:
+    """Turn what botocore raises into a CallError."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
+
+    try:
+        yield
+    except ClientError as exc:
+        error = exc.response.get("Error", {})
+        raise CallError(operation, str(error.get("Code", "Unknown")), str(error.get("Message", exc))) from exc
+    except (BotoCoreError, ResponseParserError) as exc:
+        raise CallError(operation, type(exc).__name__, str(exc)) from exc
 
 
 class Cloud:
@@ -116,17 +137,12 @@ class Cloud:
     def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Call an operation by AWS's name for it, leaving out what is None. Raises CallError."""
         from botocore import xform_name  # noqa: PLC0415
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
         client = self._clients.get(service, self.region)
         given = {name: value for name, value in parameters.items() if value is not None}
-        try:
-            return getattr(client, xform_name(operation))(**given)  # type: ignore[no-any-return]  # clients are made at run time
-        except ClientError as exc:
-            error = exc.response.get("Error", {})
-            raise CallError(operation, str(error.get("Code", "Unknown")), str(error.get("Message", exc))) from exc
-        except BotoCoreError as exc:
-            raise CallError(operation, type(exc).__name__, str(exc)) from exc
+        with _told(operation):
+            answer: dict[str, Any] = getattr(client, xform_name(operation))(**given)
+            return answer
 
     def look(self, service: str, operation: str, **parameters: Any) -> dict[str, Any] | None:
         """Call a reading operation; None when AWS says that the thing does not exist."""
@@ -140,33 +156,20 @@ class Cloud:
     def pages(self, service: str, operation: str, result: str, **parameters: Any) -> list[dict[str, Any]]:
         """Return the items named `result` of all pages of a listing operation. Raises CallError."""
         from botocore import xform_name  # noqa: PLC0415
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
         client = self._clients.get(service, self.region)
-        try:
+        with _told(operation):
             paginator = client.get_paginator(xform_name(operation))
             return [item for page in paginator.paginate(**parameters) for item in page.get(result) or []]
-        except ClientError as exc:
-            error = exc.response.get("Error", {})
-            raise CallError(operation, str(error.get("Code", "Unknown")), str(error.get("Message", exc))) from exc
-        except BotoCoreError as exc:
-            raise CallError(operation, type(exc).__name__, str(exc)) from exc
 
     def wait(self, service: str, waiter: str, **parameters: Any) -> None:
         """Wait with one of boto3's waiters, looking often. Raises CallError when the state is never reached."""
-        from botocore.exceptions import WaiterError  # noqa: PLC0415
-
         client = self._clients.get(service, self.region)
-        try:
+        looks = max(1, int(self._timeout / LOOK_EVERY_SECONDS))
+        with _told(f"wait for {waiter}"):
             client.get_waiter(waiter).wait(
-                WaiterConfig={
-                    "Delay": LOOK_EVERY_SECONDS,
-                    "MaxAttempts": max(1, int(self._timeout / LOOK_EVERY_SECONDS)),
-                },
-                **parameters,
+                WaiterConfig={"Delay": LOOK_EVERY_SECONDS, "MaxAttempts": looks}, **parameters
             )
-        except WaiterError as exc:
-            raise CallError(f"wait for {waiter}", "WaiterError", str(exc)) from exc
 
     def retry(self, codes: set[str], service: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """Call an operation again for as long as AWS answers with one of `codes`, which pass with time."""

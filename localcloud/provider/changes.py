@@ -24,20 +24,19 @@ class Difference:
 def differences(kind: Kind, state: Values, inputs: Values, ignored: Collection[str] = ()) -> list[Difference]:
     """Return what differs. What the program never declared is AWS's own business and does not count."""
     old, new = user_inputs(state), user_inputs(inputs)
-    found = []
-    for name in sorted(new):
-        if name not in ignored and not equal(kind, name, new[name], old.get(name)):
-            found.append(Difference(name, "update" if name in old else "add", not can_update(kind, name)))
-    computed = set(kind.reads.split())
-    for name in sorted(set(state.get(DECLARED, ())) - set(new) - computed):
-        if name in old and name not in ignored and not (name in kind.defaults and same(old[name], kind.defaults[name])):
-            found.append(Difference(name, "delete", not can_update(kind, name)))
-    if (
-        kind.tagging
-        and "tags" not in new
-        and "tags" not in state.get(DECLARED, ())
-        and (old.get("tags") and "tags" not in ignored)
-    ):
+    found = [
+        Difference(name, "update" if name in old else "add", not can_update(kind, name))
+        for name in sorted(new)
+        if name not in ignored and not equal(kind, name, new[name], old.get(name))
+    ]
+    declared = set(state.get(DECLARED, ()))
+    found += [
+        Difference(name, "delete", not can_update(kind, name))
+        for name in sorted(declared - set(new) - set(kind.reads.split()))
+        if name in old and name not in ignored and not (name in kind.defaults and same(old[name], kind.defaults[name]))
+    ]
+    # tags that somebody else put on a thing whose program declares none
+    if kind.tagging and old.get("tags") and "tags" not in {*new, *declared, *ignored}:
         found.append(Difference("tags", "delete", replaces=False))
     return found
 

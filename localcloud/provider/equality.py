@@ -46,7 +46,7 @@ def parsed(text: str) -> Any:
 
 
 def canonical_document(document: Any) -> Any:
-    """Return a policy document in one of its many equal forms: IAM takes lists as sets and one item as a list of one."""
+    """Return one of the many equal forms of a policy document: IAM takes lists as sets, one item as a list."""
     if isinstance(document, Mapping):
         return {key: canonical_document(part) for key, part in document.items() if part is not None}
     if isinstance(document, list):

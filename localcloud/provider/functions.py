@@ -18,7 +18,10 @@ _OPEN: frozenset[str] = frozenset()
 def _refuse_others(arguments: Values, known: set[str], function: str) -> None:
     strange = sorted(set(arguments) - known)
     if strange:
-        message = f"{function}: the embedded provider does not serve the argument {', '.join(strange)} (it serves {', '.join(sorted(known))})"
+        served = ", ".join(sorted(known)) or "none"
+        message = (
+            f"{function}: the embedded provider does not serve the argument {', '.join(strange)} (served: {served})"
+        )
         raise ProviderError(message)
 
 

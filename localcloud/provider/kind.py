@@ -1,4 +1,4 @@
-"""A row of the table of types: the calls that make, read, change and delete a thing, and its exceptions to the rules."""
+"""A row of the table of types: the calls that make, read, change and delete a thing, and its exceptions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Kind:
     ones; what the program may set among them is `imports`.
     """
 
-    token: str
+    pulumi_type: str  # such as aws:s3/bucket:Bucket
     service: str
     create: str
     read: str  # the operation whose output has the thing
@@ -79,7 +79,7 @@ class Kind:
     deleter: Callable[[Cloud, str, Values], None] | None = None  # in place of the delete call
     find: Callable[[Cloud, str, Values], Item | None] | None = None  # in place of the read call
     import_key: Callable[[str], Values] | None = None  # what an id alone says of the inputs
-    extra: Callable[[Cloud, str, Item, Values], Values] | None = None  # outputs that no rule gives
+    outputs: Callable[[Cloud, str, Item, Values], Values] | None = None  # outputs that no rule gives
     ready: Callable[[Cloud, str, Item], None] | None = None  # wait until it can be used
     alive: Callable[[Item], bool] = lambda _item: True  # a thing being deleted is gone
 

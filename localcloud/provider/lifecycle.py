@@ -51,10 +51,7 @@ class Lifecycle:
             for setting in kind.settings:
                 if any(name in values for name in setting.properties):
                     setting.apply(change)
-            state = self.read(resource_id, values, values)
-            if state is None:
-                message = f"{kind.create} succeeded but {kind.read} does not find {resource_id}"
-                raise ProviderError(message)
+            state = self._found(resource_id, values, values)
         except ProviderError as exc:
             raise HalfMadeError(exc, resource_id, {**values, DECLARED: sorted(values)}) from exc
         return resource_id, state
@@ -75,8 +72,8 @@ class Lifecycle:
             result["region"] = self._cloud.region
         for name, value in kind.defaults.items():
             result.setdefault(name, value)
-        if kind.extra:
-            result.update(kind.extra(self._cloud, resource_id, item, {**state, **result}))
+        if kind.outputs:
+            result.update(kind.outputs(self._cloud, resource_id, item, {**state, **result, **declared}))
         if kind.tagging:
             actual = kind.tagging.read(self._cloud, resource_id, item, result)
             result["tags"], result["tagsAll"] = tagging.split(actual, declared.get("tags") or {}, self._default_tags)
@@ -96,7 +93,8 @@ class Lifecycle:
             answer = (answer or {}).get(part.removesuffix("[]"))
             if part.endswith("[]"):
                 answer = answer[0] if answer else None
-        return answer  # type: ignore[no-any-return]  # botocore's answers are plain dictionaries
+        found: Item | None = answer
+        return found
 
     def _read_members(self, item: Item, declared: Values, result: Values) -> None:
         kind = self._kind
@@ -148,9 +146,12 @@ class Lifecycle:
             kind.tagging.update(self._cloud, resource_id, old, before, after)
         if kind.ready and changed:
             kind.ready(self._cloud, resource_id, new)
-        result = self.read(resource_id, new, old)
+        return self._found(resource_id, new, old)
+
+    def _found(self, resource_id: str, inputs: Values, state: Values) -> Values:
+        result = self.read(resource_id, inputs, state)
         if result is None:
-            message = f"{resource_id} is gone: run `pulumi refresh`, then `pulumi up`"
+            message = f"{self._kind.read} does not find {resource_id}: run `pulumi refresh`, then `pulumi up`"
             raise ProviderError(message)
         return result
 

@@ -11,7 +11,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
@@ -45,7 +45,7 @@ def _without_enable(name: str) -> str:
     return re.sub(r"enabled?", "", name)
 
 
-def _rank(name: str, member: str, nouns: Iterable[str]) -> int | None:
+def _rank(name: str, member: str, nouns: Iterable[str]) -> int | None:  # noqa: PLR0911  # one return for each rule
     """Return how far a squeezed property name is from a squeezed member name; None means that they do not match."""
     if name == member:
         return 0
@@ -68,7 +68,7 @@ def _rank(name: str, member: str, nouns: Iterable[str]) -> int | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _best(name: str, members: tuple[str, ...], nouns: tuple[str, ...]) -> str | None:
     wanted = squeezed(name)
     found = [
@@ -116,7 +116,7 @@ def _to_structure(value: Any, shape: StructureShape, path: str) -> Any:
         if list(shape.members) == ["Value"]:  # EC2 wraps the attributes it modifies
             return {"Value": to_aws(value, shape.members["Value"], path)}
         raise PlacementError(path, f"must be a block of {', '.join(shape.members)}")
-    nouns = (singular(squeezed(path.rsplit(".", 1)[-1].split("[")[0])),)
+    nouns = (singular(squeezed(path.rsplit(".", 1)[-1].split("[", maxsplit=1)[0])),)
     result = {}
     for key, part in value.items():
         member = place(key, shape, nouns)
@@ -157,8 +157,6 @@ def _to_scalar(value: Any, shape: Shape, path: str) -> Any:
     try:
         match shape.type_name:
             case "string" | "timestamp":
-                if isinstance(value, Mapping | list):
-                    return json.dumps(value)
                 return value if isinstance(value, str) else json.dumps(value)
             case "integer" | "long":
                 return int(value)
@@ -184,7 +182,7 @@ def from_aws(value: Any, shape: Shape, like: Any = None, noun: str = "") -> Any:
     """Return an AWS value in Pulumi's form.
 
     `like` is what the program declared: the result then has its keys, its order and its types, so that only what really
-    differs looks different. Without it the names are made from the members'. `noun` is the name of what holds the value.
+    differs looks different. Without it the names are made from the members'. `noun` names what holds the value.
     """
     if isinstance(shape, StructureShape):
         return _from_structure(value, shape, like, noun)

@@ -168,7 +168,7 @@ class Provider(sdk.Provider):
             return sdk.ReadResponse("")
         # Declared names that were imported stay undeclared.
         actual[DECLARED] = state.get(DECLARED, actual[DECLARED])
-        seen = {name: actual[name] if name in actual else None for name in user_inputs(inputs)}
+        seen = {name: actual.get(name) for name in user_inputs(inputs)}
         if FILLED in inputs:
             seen[FILLED] = inputs[FILLED]
         return sdk.ReadResponse(request.resource_id, wrapped_map(actual, secret), wrapped_map(seen, secret))
@@ -198,7 +198,8 @@ class Provider(sdk.Provider):
         """Answer a function."""
         function = functions.FUNCTIONS.get(request.tok)
         if function is None:
-            message = f"function {request.tok} is not served by the embedded provider (it has {', '.join(functions.FUNCTIONS)})"
+            served = ", ".join(functions.FUNCTIONS)
+            message = f"function {request.tok} is not served by the embedded provider (it has {served})"
             raise ProviderError(message)
         arguments, _ = bare_map(request.args)
         settings = self._configured()

@@ -65,12 +65,6 @@ class Servicer(ProviderServicer):
         for name in ("Configure", "Check", "Diff", "Create", "Read", "Update", "Delete", "Invoke"):
             setattr(self, name, _told(getattr(self, name)))
 
-    async def Attach(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802  # gRPC's own signature and name
-        """Accept an engine that attaches to a provider already running."""
-        from google.protobuf import empty_pb2  # noqa: PLC0415
-
-        return empty_pb2.Empty()
-
 
 async def _serve(engine_address: str) -> None:
     options = [

@@ -65,7 +65,7 @@ def settings_from(arguments: Mapping[str, Any], environment: Mapping[str, str] =
     if general is None and not endpoints:
         message = (
             "no endpoint is configured, so calls would go to a real account, which this provider never does: start the "
-            'embedded cloud and set its environment with `eval "$(localcloud env)"`, or use the official pulumi-aws plugin.'
+            'embedded cloud and set its environment with `eval "$(localcloud env)"`, or use the official plugin.'
         )
         raise ProviderError(message)
     tags = _structured(arguments.get("defaultTags")) or {}

@@ -7,7 +7,7 @@ has; an unknown is the string `UNKNOWN`, as it arrives on the wire; secretness i
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -51,18 +51,22 @@ def bare_map(values: Mapping[str, PropertyValue]) -> tuple[Values, frozenset[str
     return plain, frozenset(name for name, value in values.items() if value.contains_secret())
 
 
+def _text(value: bytes | dt.datetime | str) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    return UNKNOWN if UNKNOWN in value else value
+
+
 def wrapped(value: object, *, secret: bool = False) -> PropertyValue:
     """Return the engine's form of a plain value. Dates become RFC 3339 text, bytes base64."""
     if isinstance(value, bool) or value is None:
         return PropertyValue(value, is_secret=secret)
     if isinstance(value, int | float):
         return PropertyValue(float(value), is_secret=secret)
-    if isinstance(value, bytes):
-        return PropertyValue(base64.b64encode(value).decode(), is_secret=secret)
-    if isinstance(value, datetime.datetime):
-        return PropertyValue(value.isoformat(), is_secret=secret)
-    if isinstance(value, str):
-        return PropertyValue(UNKNOWN if UNKNOWN in value else value, is_secret=secret)
+    if isinstance(value, bytes | dt.datetime | str):
+        return PropertyValue(_text(value), is_secret=secret)
     if isinstance(value, Mapping):
         return PropertyValue({str(key): wrapped(part) for key, part in value.items()}, is_secret=secret)
     if isinstance(value, list | tuple):

@@ -1,15 +1,17 @@
-"""A moto server on loopback, and programs brought up on it by the real engine with the embedded provider."""
+"""An embedded cloud on a free port, and programs brought up on it by the real engine with the embedded provider."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import itertools
+import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
-import threading
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,23 +53,22 @@ def _pulumi() -> Path:
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
-    """Serve moto's control plane on a free loopback port; yield its URL."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class Quiet(WSGIRequestHandler):
-        def log_request(self, *_arguments: object) -> None:
-            """Say nothing."""
-
-    server = make_server(
-        "127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True, request_handler=Quiet
-    )
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    """Start an embedded cloud of its own on a free loopback port; yield its URL."""
+    # below /var/tmp and open to all: its database servers run as an unprivileged user
+    home = Path(tempfile.mkdtemp(prefix="av-provider-", dir="/var/tmp"))  # a fresh folder of its own
+    home.chmod(0o755)
+    command = [sys.executable, "-m", "localcloud"]
+    try:
+        subprocess.run(
+            [*command, "start", "--port", "0", "--home", str(home)], check=True, capture_output=True, cwd=ROOT
+        )
+        told = subprocess.run(
+            [*command, "env", "--json", "--home", str(home)], check=True, capture_output=True, cwd=ROOT
+        )
+        yield json.loads(told.stdout)["endpoint"]
+    finally:
+        subprocess.run([*command, "stop", "--home", str(home)], check=False, capture_output=True, cwd=ROOT)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture
@@ -100,6 +101,7 @@ class Deployment:
 
     def __init__(self, name: str, home: Path, state: Path, endpoint: str) -> None:
         self.name = name
+        self.state = state
         self.program: Callable[[], None] = lambda: None
         environment = {
             "AWS_ENDPOINT_URL": endpoint,
@@ -115,7 +117,7 @@ class Deployment:
         self.stack = auto.create_or_select_stack(
             stack_name=name,
             project_name="provider-tests",
-            program=lambda: self.program(),
+            program=lambda: self.program(),  # noqa: PLW0108  # the program changes between updates
             opts=auto.LocalWorkspaceOptions(
                 env_vars=environment,
                 pulumi_home=str(home),
@@ -145,6 +147,16 @@ class Deployment:
         """Return a resource of the exported state by its Pulumi name."""
         resources = self.stack.export_stack().deployment["resources"]
         return next(r for r in resources if r["urn"].endswith(f"::{name}"))
+
+    def stored(self) -> str:
+        """Return the text of the state as it lies on disk (an export would decrypt it)."""
+        (file,) = (self.state / ".pulumi" / "stacks").rglob(f"{self.name}.json")
+        return file.read_text()
+
+    def settle(self) -> None:
+        """Assert that a second `up` and a refresh find nothing to change."""
+        for summary in (self.up(), self.refresh()):
+            assert set(summary) == {"same"}, summary
 
     def destroy(self) -> None:
         """Destroy everything."""

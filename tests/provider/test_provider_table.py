@@ -15,7 +15,7 @@ from localcloud.provider.types import KINDS
 
 
 def _resource(kind: Kind) -> Any:
-    module, name = kind.token.split(":")[1].split("/")[0], kind.token.rsplit(":", 1)[1]
+    module, name = kind.pulumi_type.split(":")[1].split("/")[0], kind.pulumi_type.rsplit(":", 1)[1]
     return getattr(importlib.import_module(f"pulumi_aws.{module}"), name)
 
 

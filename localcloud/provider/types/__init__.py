@@ -20,4 +20,4 @@ from localcloud.provider.types import (
 
 _MODULES = (s3, kms, iam, secretsmanager, cloudwatch, ecr, ec2, ec2_groups, ec2_endpoints, rds, elasticache, ecs)
 
-KINDS: dict[str, Kind] = {kind.token: kind for module in _MODULES for kind in module.KINDS}
+KINDS: dict[str, Kind] = {kind.pulumi_type: kind for module in _MODULES for kind in module.KINDS}

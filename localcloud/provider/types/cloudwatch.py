@@ -52,7 +52,7 @@ def _delete(cloud: Cloud, name: str, state: Values) -> None:
 
 KINDS = (
     Kind(
-        token="aws:cloudwatch/logGroup:LogGroup",
+        pulumi_type="aws:cloudwatch/logGroup:LogGroup",
         service=_SERVICE,
         create="CreateLogGroup",
         read="DescribeLogGroups",
@@ -72,7 +72,7 @@ KINDS = (
             Setting(properties=("kmsKeyId",), apply=_set_key),
         ),
         unsupported={"deletionProtectionEnabled": "the embedded cloud does not enforce it for log groups"},
-        extra=_outputs,
+        outputs=_outputs,
         tagging=calls(
             _SERVICE,
             target=lambda _name, state: {"resourceArn": state["arn"]},

@@ -1,4 +1,4 @@
-"""EC2 networking: networks, subnets, route tables and their associations. (Groups and endpoints have their own files.)"""
+"""EC2 networking: networks, subnets, route tables and their associations. (Groups and endpoints: other files.)"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _attribute(operation: str, key: str, name: str, member: str, default: Any) -
     def apply(change: Change) -> None:
         value = change.new.get(name, default)
         if value != change.old.get(name, default):
-            shape = input_shape(SERVICE, operation).members[member]  # type: ignore[union-attr]  # a structure, always
+            shape = input_shape(SERVICE, operation, member)
             change.cloud.call(SERVICE, operation, **{key: change.id, member: to_aws(value, shape, name)})
 
     return Setting(properties=(name,), apply=apply)
@@ -124,9 +124,9 @@ _ROUTE_NAMES = {
 
 
 def _as_call(route: Values) -> Item:
-    shape = input_shape(SERVICE, "CreateRoute")
     plain = {_ROUTE_NAMES.get(name, name): value for name, value in route.items() if value not in ("", None)}
-    return to_aws(plain, shape, "routes") if shape else {}  # type: ignore[no-any-return]  # a structure becomes a dictionary
+    call: Item = to_aws(plain, input_shape(SERVICE, "CreateRoute"), "routes")
+    return call
 
 
 def _set_routes(change: Change) -> None:
@@ -179,7 +179,7 @@ def _deleting(operation: str, key: str) -> Callable[[Cloud, str, Values], None]:
 
 KINDS = (
     Kind(
-        token="aws:ec2/vpc:Vpc",
+        pulumi_type="aws:ec2/vpc:Vpc",
         service=SERVICE,
         create="CreateVpc",
         read="DescribeVpcs",
@@ -197,11 +197,11 @@ KINDS = (
             for name, (member, _, default) in _VPC_ATTRIBUTES.items()
         ),
         unsupported=dict.fromkeys(("ipv4IpamPoolId", "ipv4NetmaskLength", "ipv6IpamPoolId", "ipv6NetmaskLength"), IPAM),
-        extra=_vpc_outputs,
+        outputs=_vpc_outputs,
         tagging=tagged("vpc"),
     ),
     Kind(
-        token="aws:ec2/subnet:Subnet",
+        pulumi_type="aws:ec2/subnet:Subnet",
         service=SERVICE,
         create="CreateSubnet",
         read="DescribeSubnets",
@@ -210,7 +210,8 @@ KINDS = (
         id=lambda _inputs, made: str(made["Subnet"]["SubnetId"]),
         ready=lambda cloud, subnet, _values: cloud.wait(SERVICE, "subnet_available", SubnetIds=[subnet]),
         deleter=_deleting("DeleteSubnet", "SubnetId"),
-        reads="arn availabilityZone availabilityZoneId ownerId cidrBlock mapPublicIpOnLaunch assignIpv6AddressOnCreation",
+        reads="arn availabilityZone availabilityZoneId ownerId cidrBlock mapPublicIpOnLaunch "
+        "assignIpv6AddressOnCreation",
         imports="vpcId cidrBlock availabilityZone mapPublicIpOnLaunch",
         settings=tuple(
             _attribute("ModifySubnetAttribute", "SubnetId", name, member, default)
@@ -230,11 +231,11 @@ KINDS = (
                 "the embedded cloud has no Outposts",
             ),
         },
-        extra=_subnet_outputs,
+        outputs=_subnet_outputs,
         tagging=tagged("subnet"),
     ),
     Kind(
-        token="aws:ec2/routeTable:RouteTable",
+        pulumi_type="aws:ec2/routeTable:RouteTable",
         service=SERVICE,
         create="CreateRouteTable",
         read="DescribeRouteTables",
@@ -246,11 +247,11 @@ KINDS = (
         imports="vpcId",
         settings=(Setting(properties=("routes",), apply=_set_routes),),
         unsupported={"propagatingVgws": "the embedded cloud has no VPN gateways that propagate routes"},
-        extra=_table_outputs,
+        outputs=_table_outputs,
         tagging=tagged("route-table"),
     ),
     Kind(
-        token="aws:ec2/routeTableAssociation:RouteTableAssociation",
+        pulumi_type="aws:ec2/routeTableAssociation:RouteTableAssociation",
         service=SERVICE,
         create="AssociateRouteTable",
         read="DescribeRouteTables",

@@ -89,7 +89,7 @@ _LATTICE = "the embedded cloud has no VPC Lattice"
 
 KINDS = (
     Kind(
-        token="aws:ec2/vpcEndpoint:VpcEndpoint",
+        pulumi_type="aws:ec2/vpcEndpoint:VpcEndpoint",
         service=SERVICE,
         create="CreateVpcEndpoint",
         update="ModifyVpcEndpoint",
@@ -115,7 +115,7 @@ KINDS = (
             "subnetConfigurations": "the embedded cloud chooses the addresses itself",
         },
         settings=tuple(Setting(properties=(name,), apply=lambda _change: None) for name in _SETS),
-        extra=_outputs,
+        outputs=_outputs,
         tagging=tagged("vpc-endpoint"),
     ),
 )

@@ -35,7 +35,7 @@ def _permission(rule: Values, group: str) -> Item:
 
 def _flat(permissions: list[Item]) -> set[tuple[str, ...]]:
     """Return permissions one peer at a time, as EC2 itself keeps them: EC2 merges and splits what it was given."""
-    found = set()
+    found: set[tuple[str, ...]] = set()
     for item in permissions:
         every = item.get("IpProtocol") == "-1"
         ports = ("", "") if every else (str(item.get("FromPort", "")), str(item.get("ToPort", "")))
@@ -124,7 +124,7 @@ def _delete_group(cloud: Cloud, group: str, state: Values) -> None:
 
 
 GROUP = Kind(
-    token="aws:ec2/securityGroup:SecurityGroup",
+    pulumi_type="aws:ec2/securityGroup:SecurityGroup",
     service=SERVICE,
     create="CreateSecurityGroup",
     creator=_create_group,
@@ -142,7 +142,7 @@ GROUP = Kind(
     state_only=frozenset({"revokeRulesOnDelete"}),
     defaults={"revokeRulesOnDelete": False},
     settings=(_set_rules("ingress"), _set_rules("egress")),
-    extra=_group_outputs,
+    outputs=_group_outputs,
     tagging=tagged("security-group"),
 )
 
@@ -160,11 +160,7 @@ _RULE = {
 
 
 def _rule_request(values: Values) -> Item:
-    shape = (
-        input_shape(SERVICE, "ModifySecurityGroupRules")
-        .members["SecurityGroupRules"]
-        .member.members["SecurityGroupRule"]
-    )  # type: ignore[union-attr]  # structures and lists, always
+    shape = input_shape(SERVICE, "ModifySecurityGroupRules", "SecurityGroupRules[].SecurityGroupRule")
     return {
         member: to_aws(values[name], shape.members[member], name) for name, member in _RULE.items() if name in values
     }
@@ -234,7 +230,7 @@ def _delete_rule(word: str) -> Any:
 
 def _rule_kind(word: str) -> Kind:
     return Kind(
-        token=f"aws:vpc/securityGroup{word}Rule:SecurityGroup{word}Rule",
+        pulumi_type=f"aws:vpc/securityGroup{word}Rule:SecurityGroup{word}Rule",
         service=SERVICE,
         create=f"AuthorizeSecurityGroup{word}",
         creator=_create_rule(word),
@@ -250,7 +246,7 @@ def _rule_kind(word: str) -> Kind:
         replaces=frozenset({"securityGroupId"}),
         settings=(Setting(properties=tuple(_RULE), apply=_update_rule),),
         comparators={"fromPort": _all_ports, "toPort": _all_ports},
-        extra=_rule_outputs,
+        outputs=_rule_outputs,
         tagging=tagged("security-group-rule"),
     )
 

@@ -36,16 +36,20 @@ def _find_policy(cloud: Cloud, repository: str, _state: Values) -> Item | None:
     return cloud.look(_SERVICE, "GetLifecyclePolicy", repositoryName=repository)
 
 
+def _delete(cloud: Cloud, name: str, state: Values) -> None:
+    cloud.call(_SERVICE, "DeleteRepository", repositoryName=name, force=bool(state.get("forceDelete")))
+
+
 KINDS = (
     Kind(
-        token="aws:ecr/repository:Repository",
+        pulumi_type="aws:ecr/repository:Repository",
         service=_SERVICE,
         create="CreateRepository",
         read="DescribeRepositories",
         at="repositories[]",
         key="repositoryNames",
         id=lambda inputs, _made: str(inputs["name"]),
-        deleter=lambda cloud, name, state: _delete(cloud, name, state),
+        deleter=_delete,
         nouns=("repository",),
         reads="arn registryId repositoryUrl imageTagMutability encryptionConfigurations imageScanningConfiguration",
         imports="imageTagMutability imageScanningConfiguration",
@@ -57,7 +61,7 @@ KINDS = (
             Setting(properties=("imageScanningConfiguration",), apply=_set_scanning),
         ),
         unsupported={"imageTagMutabilityExclusionFilters": "the embedded cloud does not keep them"},
-        extra=_repository_outputs,
+        outputs=_repository_outputs,
         tagging=calls(
             _SERVICE,
             target=lambda _name, state: {"resourceArn": state["arn"]},
@@ -68,7 +72,7 @@ KINDS = (
         import_key=lambda name: {"name": name},
     ),
     Kind(
-        token="aws:ecr/lifecyclePolicy:LifecyclePolicy",
+        pulumi_type="aws:ecr/lifecyclePolicy:LifecyclePolicy",
         service=_SERVICE,
         create="PutLifecyclePolicy",
         update="PutLifecyclePolicy",
@@ -84,7 +88,3 @@ KINDS = (
         import_key=lambda repository: {"repository": repository},
     ),
 )
-
-
-def _delete(cloud: Cloud, name: str, state: Values) -> None:
-    cloud.call(_SERVICE, "DeleteRepository", repositoryName=name, force=bool(state.get("forceDelete")))

@@ -101,7 +101,7 @@ def _deregister(cloud: Cloud, _family: str, state: Values) -> None:
 
 KINDS = (
     Kind(
-        token="aws:ecs/cluster:Cluster",
+        pulumi_type="aws:ecs/cluster:Cluster",
         service=_SERVICE,
         create="CreateCluster",
         update="UpdateCluster",
@@ -119,7 +119,7 @@ KINDS = (
         tagging=_tagging(),
     ),
     Kind(
-        token="aws:ecs/taskDefinition:TaskDefinition",
+        pulumi_type="aws:ecs/taskDefinition:TaskDefinition",
         service=_SERVICE,
         create="RegisterTaskDefinition",
         creator=_register,
@@ -130,11 +130,12 @@ KINDS = (
         find=_find_definition,
         deleter=_deregister,
         reads="arn arnWithoutRevision revision networkMode",
-        imports="family containerDefinitions cpu memory networkMode executionRoleArn taskRoleArn requiresCompatibilities",
+        imports="family containerDefinitions cpu memory networkMode executionRoleArn taskRoleArn "
+        "requiresCompatibilities",
         state_only=frozenset({"skipDestroy", "trackLatest"}),
         defaults={"skipDestroy": False, "trackLatest": False},
         comparators={"containerDefinitions": same_containers},
-        extra=_definition_outputs,
+        outputs=_definition_outputs,
         tagging=_tagging(),
     ),
 )

@@ -19,7 +19,7 @@ _TAGS = calls(
 
 
 def _members(cloud: Cloud, item: Item) -> list[Item]:
-    found = []
+    found: list[Item] = []
     for name in item.get("MemberClusters") or []:
         answer = cloud.look(_SERVICE, "DescribeCacheClusters", CacheClusterId=name) or {}
         found += answer.get("CacheClusters") or []
@@ -110,7 +110,7 @@ _WRITE_ONLY = "write-only properties need a Terraform-style plan: give authToken
 
 KINDS = (
     Kind(
-        token="aws:elasticache/replicationGroup:ReplicationGroup",
+        pulumi_type="aws:elasticache/replicationGroup:ReplicationGroup",
         service=_SERVICE,
         create="CreateReplicationGroup",
         update="ModifyReplicationGroup",
@@ -125,10 +125,11 @@ KINDS = (
         alive=lambda item: item.get("Status") != "deleting",
         nouns=("replicationgroup", "cache", "cachecluster"),
         renames={"preferredCacheClusterAzs": "PreferredCacheClusterAZs"},
-        reads="arn clusterEnabled configurationEndpointAddress engineVersionActual memberClusters primaryEndpointAddress "
-        "readerEndpointAddress port engine engineVersion parameterGroupName subnetGroupName securityGroupIds numCacheClusters "
-        "numNodeGroups automaticFailoverEnabled multiAzEnabled nodeType atRestEncryptionEnabled transitEncryptionEnabled "
-        "snapshotWindow snapshotRetentionLimit maintenanceWindow",
+        reads="arn clusterEnabled configurationEndpointAddress engineVersionActual memberClusters "
+        "primaryEndpointAddress readerEndpointAddress port engine engineVersion parameterGroupName "
+        "subnetGroupName securityGroupIds numCacheClusters numNodeGroups automaticFailoverEnabled "
+        "multiAzEnabled nodeType atRestEncryptionEnabled transitEncryptionEnabled snapshotWindow "
+        "snapshotRetentionLimit maintenanceWindow",
         imports="description nodeType replicationGroupId engine automaticFailoverEnabled atRestEncryptionEnabled "
         "transitEncryptionEnabled subnetGroupName",
         naming=Naming(property="replicationGroupId", prefix_property=None, limit=40, lower=True),
@@ -151,11 +152,11 @@ KINDS = (
             "durability": "the embedded cloud does not keep it",
         },
         comparators={"engineVersion": lambda new, old: str(old).startswith(str(new).removesuffix(".x"))},
-        extra=_outputs,
+        outputs=_outputs,
         tagging=_TAGS,
     ),
     Kind(
-        token="aws:elasticache/subnetGroup:SubnetGroup",
+        pulumi_type="aws:elasticache/subnetGroup:SubnetGroup",
         service=_SERVICE,
         create="CreateCacheSubnetGroup",
         update="ModifyCacheSubnetGroup",
@@ -169,7 +170,7 @@ KINDS = (
         imports="description subnetIds",
         naming=Naming(limit=255, lower=True, prefix_property=None),
         initial={"description": "Managed by Pulumi"},
-        extra=_group_outputs,
+        outputs=_group_outputs,
         tagging=_TAGS,
         import_key=lambda name: {"name": name},
     ),

@@ -144,7 +144,7 @@ def _delete_linked(cloud: Cloud, arn: str, _state: Values) -> None:
 
 KINDS = (
     Kind(
-        token="aws:iam/role:Role",
+        pulumi_type="aws:iam/role:Role",
         service=_SERVICE,
         create="CreateRole",
         update="UpdateRole",
@@ -168,7 +168,7 @@ KINDS = (
             Setting(properties=("assumeRolePolicy",), apply=_set_trust),
             Setting(properties=("permissionsBoundary",), apply=_set_boundary),
         ),
-        extra=_role_outputs,
+        outputs=_role_outputs,
         tagging=calls(
             _SERVICE,
             target=lambda role, _state: {"RoleName": role},
@@ -179,7 +179,7 @@ KINDS = (
         import_key=lambda role: {"name": role},
     ),
     Kind(
-        token="aws:iam/rolePolicy:RolePolicy",
+        pulumi_type="aws:iam/rolePolicy:RolePolicy",
         service=_SERVICE,
         create="PutRolePolicy",
         update="PutRolePolicy",
@@ -197,7 +197,7 @@ KINDS = (
         import_key=lambda rid: {"role": rid.partition(":")[0], "name": rid.partition(":")[2]},
     ),
     Kind(
-        token="aws:iam/serviceLinkedRole:ServiceLinkedRole",
+        pulumi_type="aws:iam/serviceLinkedRole:ServiceLinkedRole",
         service=_SERVICE,
         create="CreateServiceLinkedRole",
         read="GetRole",
@@ -211,7 +211,7 @@ KINDS = (
         reads="arn createDate name path uniqueId",
         imports="awsServiceName description",
         settings=(Setting(properties=("description",), apply=_set_linked_description),),
-        extra=_linked_outputs,
+        outputs=_linked_outputs,
         tagging=replace(
             calls(
                 _SERVICE,

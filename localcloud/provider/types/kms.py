@@ -84,7 +84,7 @@ def _alias_outputs(cloud: Cloud, _name: str, item: Item, state: Values) -> Value
 
 KINDS = (
     Kind(
-        token="aws:kms/key:Key",
+        pulumi_type="aws:kms/key:Key",
         service=_SERVICE,
         create="CreateKey",
         read="DescribeKey",
@@ -104,7 +104,7 @@ KINDS = (
             Setting(properties=("isEnabled",), apply=_set_enabled),
             Setting(properties=("description",), apply=_set_description),
         ),
-        extra=_key_outputs,
+        outputs=_key_outputs,
         tagging=calls(
             _SERVICE,
             target=lambda key, _state: {"KeyId": key},
@@ -113,7 +113,7 @@ KINDS = (
         ),
     ),
     Kind(
-        token="aws:kms/alias:Alias",
+        pulumi_type="aws:kms/alias:Alias",
         service=_SERVICE,
         create="CreateAlias",
         update="UpdateAlias",
@@ -127,7 +127,7 @@ KINDS = (
         reads="arn targetKeyArn",
         imports="targetKeyId",
         naming=Naming(limit=256, beginning="alias/"),
-        extra=_alias_outputs,
+        outputs=_alias_outputs,
         import_key=lambda name: {"name": name},
     ),
 )

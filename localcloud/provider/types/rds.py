@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import Any
 
 from localcloud.provider.calls import Cloud, input_shape
@@ -79,8 +78,8 @@ def _delete_instance(cloud: Cloud, _resource_id: str, state: Values) -> None:
         last = {"SkipFinalSnapshot": False, "FinalDBSnapshotIdentifier": state["finalSnapshotIdentifier"]}
     else:
         message = (
-            f"database {identifier} cannot be deleted: finalSnapshotIdentifier is required unless skipFinalSnapshot is true; "
-            "set one of them, run `pulumi up`, then destroy"
+            f"database {identifier} cannot be deleted: finalSnapshotIdentifier is required unless skipFinalSnapshot "
+            "is true; set one of them, run `pulumi up`, then destroy"
         )
         raise ProviderError(message)
     automated = bool(state.get("deleteAutomatedBackups", True))
@@ -113,7 +112,7 @@ _RESTORES = "the embedded provider makes new databases only: restore with the AW
 _WRITE_ONLY = "write-only properties need a Terraform-style plan: give password, which is kept encrypted"
 
 INSTANCE = Kind(
-    token="aws:rds/instance:Instance",
+    pulumi_type="aws:rds/instance:Instance",
     service=_SERVICE,
     create="CreateDBInstance",
     update="ModifyDBInstance",
@@ -130,12 +129,14 @@ INSTANCE = Kind(
     nouns=("db", "dbinstance"),
     renames={"port": "DBPortNumber", "caCertIdentifier": "CACertificateIdentifier"},
     read_names={"port": "DbInstancePort", "status": "DBInstanceStatus"},
-    reads="address arn endpoint engineVersionActual hostedZoneId masterUserSecrets resourceId status allocatedStorage "
-    "autoMinorVersionUpgrade availabilityZone backupRetentionPeriod backupWindow caCertIdentifier dbName dbSubnetGroupName "
-    "engine engineVersion identifier instanceClass iops kmsKeyId licenseModel maintenanceWindow multiAz networkType "
-    "optionGroupName parameterGroupName port publiclyAccessible storageType storageThroughput username vpcSecurityGroupIds",
-    imports="allocatedStorage dbName dbSubnetGroupName engine engineVersion identifier instanceClass parameterGroupName "
-    "storageEncrypted username vpcSecurityGroupIds deletionProtection multiAz publiclyAccessible storageType",
+    reads="address arn endpoint engineVersionActual hostedZoneId masterUserSecrets resourceId status "
+    "allocatedStorage autoMinorVersionUpgrade availabilityZone backupRetentionPeriod backupWindow "
+    "caCertIdentifier dbName dbSubnetGroupName engine engineVersion identifier instanceClass iops "
+    "kmsKeyId licenseModel maintenanceWindow multiAz networkType optionGroupName parameterGroupName port "
+    "publiclyAccessible storageType storageThroughput username vpcSecurityGroupIds",
+    imports="allocatedStorage dbName dbSubnetGroupName engine engineVersion identifier instanceClass "
+    "parameterGroupName storageEncrypted username vpcSecurityGroupIds deletionProtection multiAz "
+    "publiclyAccessible storageType",
     naming=Naming(property="identifier", prefix_property="identifierPrefix", limit=63, lower=True),
     state_only=frozenset(
         {
@@ -166,7 +167,7 @@ INSTANCE = Kind(
         "customIamInstanceProfile": "the embedded cloud has no RDS Custom",
         "warningEventCategories": "the embedded cloud raises no RDS events",
     },
-    extra=_instance_outputs,
+    outputs=_instance_outputs,
     tagging=_TAGS,
 )
 
@@ -179,7 +180,7 @@ def _group_outputs(_cloud: Cloud, _name: str, item: Item, _state: Values) -> Val
 
 
 SUBNET_GROUP = Kind(
-    token="aws:rds/subnetGroup:SubnetGroup",
+    pulumi_type="aws:rds/subnetGroup:SubnetGroup",
     service=_SERVICE,
     create="CreateDBSubnetGroup",
     update="ModifyDBSubnetGroup",
@@ -193,14 +194,14 @@ SUBNET_GROUP = Kind(
     imports="description subnetIds",
     naming=Naming(limit=255, lower=True),
     initial={"description": _MANAGED},
-    extra=_group_outputs,
+    outputs=_group_outputs,
     tagging=_TAGS,
     import_key=lambda name: {"name": name},
 )
 
 
 def _request(parameter: Values) -> Item:
-    shape = input_shape(_SERVICE, "ModifyDBParameterGroup").members["Parameters"].member  # type: ignore[union-attr]  # a structure with a list, always
+    shape = input_shape(_SERVICE, "ModifyDBParameterGroup", "Parameters[]")
     item: Item = to_aws(parameter, shape, "parameters")
     item.setdefault("ApplyMethod", "immediate")
     return item
@@ -250,7 +251,7 @@ def _delete_parameters(cloud: Cloud, name: str, state: Values) -> None:
 
 
 PARAMETER_GROUP = Kind(
-    token="aws:rds/parameterGroup:ParameterGroup",
+    pulumi_type="aws:rds/parameterGroup:ParameterGroup",
     service=_SERVICE,
     create="CreateDBParameterGroup",
     read="DescribeDBParameterGroups",
@@ -266,7 +267,7 @@ PARAMETER_GROUP = Kind(
     state_only=frozenset({"skipDestroy"}),
     defaults={"skipDestroy": False},
     settings=(Setting(properties=("parameters",), apply=_set_parameters),),
-    extra=_parameter_outputs,
+    outputs=_parameter_outputs,
     tagging=_TAGS,
     import_key=lambda name: {"name": name},
 )

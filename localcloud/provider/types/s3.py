@@ -80,7 +80,8 @@ def _empty(cloud: Cloud, bucket: str) -> None:
         answer = cloud.call(_SERVICE, "DeleteObjects", Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
         if answer.get("Errors"):
             first = answer["Errors"][0]
-            message = f"forceDestroy cannot delete {len(answer['Errors'])} object versions of {bucket}: {first.get('Key')}: {first.get('Code')}: {first.get('Message')}"
+            reason = f"{first.get('Key')}: {first.get('Code')}: {first.get('Message')}"
+            message = f"forceDestroy cannot delete {len(answer['Errors'])} object versions of {bucket}: {reason}"
             raise ProviderError(message)
 
 
@@ -91,7 +92,7 @@ def _delete_bucket(cloud: Cloud, bucket: str, state: Values) -> None:
 
 
 BUCKET = Kind(
-    token="aws:s3/bucket:Bucket",
+    pulumi_type="aws:s3/bucket:Bucket",
     service=_SERVICE,
     create="CreateBucket",
     read="HeadBucket",
@@ -122,7 +123,7 @@ BUCKET = Kind(
         "website": _OWN_RESOURCE.format("BucketWebsiteConfiguration"),
     },
     fixed_create=_bucket_location,
-    extra=_bucket_outputs,
+    outputs=_bucket_outputs,
     tagging=Tagging(create=None, read=_read_tags, add=_add_tags, remove=_remove_tags),
     import_key=lambda bucket: {"bucket": bucket},
 )
@@ -155,7 +156,7 @@ def _setting(name: str, put: str, get: str, delete: str | None, at: str, *, owne
             cloud.call(_SERVICE, delete, **_part(resource_id))
 
     row: dict[str, Any] = {
-        "token": f"aws:s3/{name[0].lower()}{name[1:]}:{name}",
+        "pulumi_type": f"aws:s3/{name[0].lower()}{name[1:]}:{name}",
         "service": _SERVICE,
         "create": put,
         "update": put,
@@ -231,7 +232,7 @@ KINDS = (
         find=_find_versioning,
         creator=_create_versioning,
         deleter=_suspend,
-        extra=_versioning_outputs,
+        outputs=_versioning_outputs,
         imports="versioningConfiguration",
         secrets=frozenset({"mfa"}),
     ),
@@ -279,7 +280,7 @@ KINDS = (
         "",
         document="LifecycleConfiguration",
         reads="transitionDefaultMinimumObjectSize",
-        extra=_lifecycle_outputs,
+        outputs=_lifecycle_outputs,
         imports="rules",
         unsupported={"timeouts": "use the resource option customTimeouts"},
     ),

@@ -113,7 +113,7 @@ _WRITE_ONLY = "write-only properties need a Terraform-style plan: give secretStr
 
 KINDS = (
     Kind(
-        token="aws:secretsmanager/secret:Secret",
+        pulumi_type="aws:secretsmanager/secret:Secret",
         service=_SERVICE,
         create="CreateSecret",
         update="UpdateSecret",
@@ -136,11 +136,11 @@ KINDS = (
             "type": "managed external secrets are not in the embedded cloud",
         },
         renames={"forceOverwriteReplicaSecret": "ForceOverwriteReplicaSecret"},
-        extra=_secret_outputs,
+        outputs=_secret_outputs,
         tagging=calls(_SERVICE, target=lambda arn, _state: {"SecretId": arn}),
     ),
     Kind(
-        token="aws:secretsmanager/secretVersion:SecretVersion",
+        pulumi_type="aws:secretsmanager/secretVersion:SecretVersion",
         service=_SERVICE,
         create="PutSecretValue",
         read="GetSecretValue",
@@ -154,7 +154,7 @@ KINDS = (
         secrets=frozenset({"secretString", "secretBinary", "secretStringWo"}),
         settings=(Setting(properties=("versionStages",), apply=_set_stages),),
         unsupported={"secretStringWo": _WRITE_ONLY, "secretStringWoVersion": _WRITE_ONLY},
-        extra=_version_outputs,
+        outputs=_version_outputs,
         import_key=lambda rid: {"secretId": rid.partition("|")[0]},
     ),
 )

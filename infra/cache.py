@@ -32,7 +32,6 @@ class CacheArgs:
     key_arn: pulumi.Input[str]
     secret_recovery_days: int
     protect: bool = True
-    engine_protect: bool = False
 
 
 class Cache(pulumi.ComponentResource):
@@ -97,7 +96,7 @@ class Cache(pulumi.ComponentResource):
             transit_encryption_enabled=True,
             auth_token=version.secret_string,
             final_snapshot_identifier=f"{args.group_id}-final" if args.protect else None,
-            opts=pulumi.ResourceOptions(parent=self, protect=args.engine_protect),
+            opts=child,
         )
         self.group_id = group.replication_group_id
         self.endpoint = group.primary_endpoint_address

@@ -42,7 +42,6 @@ class DatabaseArgs:
     backup_retention_days: int
     log_retention_days: int | None
     protect: bool = True
-    engine_protect: bool = False
 
 
 class Database(pulumi.ComponentResource):
@@ -119,7 +118,7 @@ class Database(pulumi.ComponentResource):
             skip_final_snapshot=not args.protect,
             final_snapshot_identifier=f"{args.identifier}-final" if args.protect else None,
             auto_minor_version_upgrade=args.protect,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=logs, protect=args.engine_protect),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=logs),
         )
         self.identifier = instance.identifier
         self.endpoint = instance.address

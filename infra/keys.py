@@ -21,13 +21,12 @@ class KeyNotFoundError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyArgs:
-    """One region's key. `alias` begins with `alias/`; `protect` keeps the engine from ever deleting it."""
+    """One region's key. `alias` begins with `alias/`."""
 
     region: str
     account: str
     alias: str
     description: str
-    protect: bool = True
 
 
 class Key(pulumi.ComponentResource):
@@ -37,7 +36,7 @@ class Key(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: KeyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("agentverse:infra:Key", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self, protect=args.protect)
+        child = pulumi.ResourceOptions(parent=self)
         key = aws.kms.Key(
             f"{name}-key",
             region=args.region,

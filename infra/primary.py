@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra import names, network, roles, tags
+from infra import names, network, protection, roles, tags
 from infra.cache import Cache, CacheArgs
 from infra.database import Database, DatabaseArgs
 from infra.firewall import Firewall, FirewallArgs
@@ -32,6 +32,8 @@ def declare(settings: Settings) -> dict[str, Any]:
     label = names.production(environment)
     account = aws.get_caller_identity().account_id
     protect = settings.protect
+    if protect:
+        protection.protect_everything()
 
     # Keys
     key = Key(
@@ -41,7 +43,6 @@ def declare(settings: Settings) -> dict[str, Any]:
             account=account,
             alias=names.key_alias(environment),
             description=f"Data of {label} in {here}",
-            protect=protect,
         ),
     )
     dr_key = Key(
@@ -51,7 +52,6 @@ def declare(settings: Settings) -> dict[str, Any]:
             account=account,
             alias=names.key_alias(environment),
             description=f"Data of {label} in {there}",
-            protect=protect,
         ),
     )
 
@@ -64,7 +64,6 @@ def declare(settings: Settings) -> dict[str, Any]:
             bucket=settings.primary_bucket,
             key_arn=key.arn,
             retention=Retention(noncurrent_days=noncurrent),
-            protect=protect,
         ),
     )
     backups = DataBucket(
@@ -74,7 +73,6 @@ def declare(settings: Settings) -> dict[str, Any]:
             bucket=settings.backups_bucket,
             key_arn=key.arn,
             retention=Retention(noncurrent_days=noncurrent, superseded_days=settings.superseded_retention_days),
-            protect=protect,
         ),
     )
     dr_backups = DataBucket(
@@ -88,7 +86,6 @@ def declare(settings: Settings) -> dict[str, Any]:
                 superseded_days=settings.superseded_retention_days,
                 drill_objects_days=settings.drill_objects_retention_days,
             ),
-            protect=protect,
         ),
     )
     evidence = DataBucket(
@@ -99,7 +96,6 @@ def declare(settings: Settings) -> dict[str, Any]:
             key_arn=dr_key.arn,
             retention=Retention(),
             object_lock=True,
-            protect=protect,
         ),
     )
 
@@ -200,7 +196,7 @@ def declare(settings: Settings) -> dict[str, Any]:
     # The recovery image
     registry = Registry(
         "registry",
-        RegistryArgs(region=there, repository=names.RECOVERY_REPOSITORY, key_arn=dr_key.arn, protect=protect),
+        RegistryArgs(region=there, repository=names.RECOVERY_REPOSITORY, key_arn=dr_key.arn),
     )
 
     # Production
@@ -220,7 +216,6 @@ def declare(settings: Settings) -> dict[str, Any]:
             backup_retention_days=settings.database.backup_retention_days,
             log_retention_days=settings.log_retention_days,
             protect=protect,
-            engine_protect=protect,
         ),
     )
     cache = Cache(
@@ -235,7 +230,6 @@ def declare(settings: Settings) -> dict[str, Any]:
             key_arn=key.arn,
             secret_recovery_days=_SECRET_RECOVERY_DAYS if protect else 0,
             protect=protect,
-            engine_protect=protect,
         ),
     )
     return {

@@ -15,12 +15,11 @@ _UNTAGGED_DAYS: Final = 30
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryArgs:
-    """One repository. `protect` keeps the engine from deleting it."""
+    """One repository, encrypted with `key_arn`."""
 
     region: str
     repository: str
     key_arn: pulumi.Input[str]
-    protect: bool = True
 
 
 class Registry(pulumi.ComponentResource):
@@ -30,7 +29,7 @@ class Registry(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: RegistryArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("agentverse:infra:Registry", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self, protect=args.protect)
+        child = pulumi.ResourceOptions(parent=self)
         repository = aws.ecr.Repository(
             f"{name}-repository",
             region=args.region,

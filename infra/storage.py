@@ -43,7 +43,6 @@ class DataBucketArgs:
     key_arn: pulumi.Input[str]
     retention: Retention
     object_lock: bool = False
-    protect: bool = True
 
 
 class DataBucket(pulumi.ComponentResource):
@@ -54,7 +53,7 @@ class DataBucket(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: DataBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("agentverse:infra:DataBucket", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self, protect=args.protect)
+        child = pulumi.ResourceOptions(parent=self)
         bucket = aws.s3.Bucket(
             f"{name}-bucket",
             region=args.region,
@@ -112,7 +111,7 @@ class DataBucket(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        after_versioning = pulumi.ResourceOptions(parent=self, protect=args.protect, depends_on=[self.versioning])
+        after_versioning = pulumi.ResourceOptions(parent=self, depends_on=[self.versioning])
         aws.s3.BucketLifecycleConfiguration(
             f"{name}-lifecycle",
             region=args.region,

@@ -243,7 +243,7 @@ def test_production_is_protected_and_spread_over_two_zones(run: Callable[..., An
     assert engine.one("elasticache/ReplicationGroup").inputs["automaticFailoverEnabled"] is True
 
 
-def test_the_engine_itself_refuses_to_delete_data_unless_protection_was_lifted(
+def test_the_engine_refuses_to_delete_anything_of_production_unless_protection_was_lifted(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     protected: dict[str, bool] = {}
@@ -255,8 +255,8 @@ def test_the_engine_itself_refuses_to_delete_data_unless_protection_was_lifted(
 
     monkeypatch.setattr(pulumi.CustomResource, "__init__", spy)
     run("primary")
-    for name in (*(f"{bucket}-bucket" for bucket in BUCKETS), "key-key", "dr-key-key", "database-instance"):
-        assert protected[name], name
+    assert protected
+    assert all(protected.values())
     protected.clear()
     run("primary", protect=False)
     assert not any(protected.values())

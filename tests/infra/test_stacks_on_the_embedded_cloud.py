@@ -1,4 +1,4 @@
-"""Both committed stacks on the real engine against the embedded cloud: up, up again without changes, policy, destroy."""
+"""Both committed stacks on the real engine and the embedded cloud: up, up again unchanged, policy, destroy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _localcloud(*arguments: str) -> str:
 def cloud() -> Iterator[Mapping[str, str]]:
     """An embedded cloud of this module's own; yields the environment that points at it."""
     # Short and under /var/tmp: database servers run unprivileged, and socket paths have a limit.
-    with tempfile.TemporaryDirectory(prefix="av-infra-", dir="/var/tmp") as home:  # noqa: S108  # see above
+    with tempfile.TemporaryDirectory(prefix="av-infra-", dir="/var/tmp") as home:  # see above
         Path(home).chmod(0o755)
         _localcloud("start", "--port", "0", "--home", home)
         try:

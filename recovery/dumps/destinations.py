@@ -134,6 +134,7 @@ class Bucket:
                 Bucket=self.name,
                 Key=self.prefix + filename,
                 Body=data,
+                ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=base64.b64encode(hashlib.sha256(data).digest()).decode(),
                 ContentType="application/json" if filename.endswith(".json") else "application/sql",
                 **self._encryption(),

@@ -115,7 +115,9 @@ class StreamingUpload:
         self._buffer.clear()
         self._digests.append(hashlib.sha256(body).digest())
         checksum = base64.b64encode(self._digests[0]).decode()
-        self._s3.put_object(**self._where, Body=body, ChecksumSHA256=checksum, **self._settings)
+        self._s3.put_object(
+            **self._where, Body=body, ChecksumAlgorithm="SHA256", ChecksumSHA256=checksum, **self._settings
+        )
 
     def _send(self, size: int) -> None:
         try:

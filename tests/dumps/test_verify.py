@@ -1,0 +1,284 @@
+"""The ladder of checks: passes for a true copy, and each rung fails for the damage it exists to find."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from machine.programs import postgresql_client_folder
+from recovery.dumps.catalogue import Backup
+from recovery.dumps.facts import DumpFacts
+from recovery.dumps.writer import take_backup
+from recovery.errors import UsageError
+from recovery.verify import RUNG_NAMES, Checks, Outcome, SampleQuery, Verification, verify
+
+ORIGINAL = Path(__file__).with_name("original.sql").read_text()
+
+
+def run(dsn: str, script: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(script.encode())
+
+
+def load(backup: Backup, dsn: str, major: int = 16) -> None:
+    assert backup.path is not None
+    subprocess.run(
+        [postgresql_client_folder(major) / "psql", "-qX", "-v", "ON_ERROR_STOP=1", "-d", dsn],
+        input=gzip.decompress(backup.path.read_bytes()),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def outcomes(verification: Verification) -> dict[str, str]:
+    return {rung.name: str(rung.outcome) for rung in verification.rungs}
+
+
+@pytest.fixture
+def pair(make_database: Callable[..., str], tmp_path: Path) -> tuple[Backup, str]:
+    """A backup of the original and a database restored from it."""
+    source, target = make_database(), make_database()
+    run(source, ORIGINAL)
+    backup = take_backup(source, local_dir=tmp_path)
+    load(backup, target)
+    return backup, target
+
+
+def test_a_true_copy_passes_every_rung_that_can_be_climbed(pair: tuple[Backup, str]) -> None:
+    backup, target = pair
+    found = verify(
+        target,
+        manifest=backup.manifest,
+        samples=[SampleQuery(name="n", sql="SELECT count(*) FROM app.nodes", expected=4000)],
+    )
+    failed = [(rung.name, rung.reason, rung.evidence) for rung in found.rungs if rung.outcome is Outcome.FAIL]
+    assert failed == []
+    assert [rung.name for rung in found.rungs] == list(RUNG_NAMES)
+    assert {name for name, outcome in outcomes(found).items() if outcome != "PASS"} <= {"indexes"}
+    assert found.verdict == "PASS"
+    assert found.recovery_point == backup.created_at
+
+
+@pytest.mark.parametrize(
+    ("damage", "rung"),
+    [
+        ("UPDATE app.nodes SET label = label || ' ' WHERE id = 77", "content"),
+        ("UPDATE app.nodes SET label = '' WHERE id = (SELECT min(id) FROM app.nodes WHERE label IS NULL)", "content"),
+        ("UPDATE app.projects SET score = score + 1e-14 WHERE name = 'p7'", "content"),
+        ("UPDATE app.child SET c = d, d = c WHERE a = 2", "content"),
+        ("SELECT lo_put(min(oid), 5, 'x') FROM pg_largeobject_metadata", "content"),
+        ("DELETE FROM app.unlogged", "rows"),
+        ("INSERT INTO app.events VALUES (1, '2026-01-01', NULL)", "rows"),
+        ("DROP INDEX app.nodes_label", "schema"),
+        ("ALTER TABLE app.nodes ALTER label SET DEFAULT 'x'", "schema"),
+        ("ALTER TABLE app.nodes DISABLE TRIGGER touched", "schema"),
+        ("CREATE TABLE app.surplus (x int)", "schema"),
+        ("COMMENT ON TABLE app.nodes IS 'other'", "schema"),
+        (
+            "CREATE OR REPLACE FUNCTION app.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'",
+            "schema",
+        ),
+        ("REVOKE SELECT ON app.nodes FROM PUBLIC", "grants"),
+        ("SELECT setval('app.nodes_id_seq', 12)", "sequences"),
+        ("SELECT setval('app.loose', 5)", "sequences"),
+        ("SET session_replication_role = replica; DELETE FROM app.projects WHERE id = 3", "foreign-keys"),
+    ],
+)
+def test_each_kind_of_damage_fails_its_rung(pair: tuple[Backup, str], damage: str, rung: str) -> None:
+    backup, target = pair
+    run(target, damage)
+    found = verify(target, manifest=backup.manifest)
+    assert found.rung(rung).outcome is Outcome.FAIL, found.rung(rung)
+    assert found.verdict == "FAIL"
+
+
+def test_a_sequence_that_went_on_is_no_failure(pair: tuple[Backup, str]) -> None:
+    backup, target = pair
+    run(target, "SELECT nextval('app.nodes_id_seq'), nextval('app.loose')")
+    assert verify(target, manifest=backup.manifest).rung("sequences").outcome is Outcome.PASS
+
+
+def test_a_key_broken_at_the_source_is_reported_and_not_blamed_on_the_restore(
+    make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    source, target = make_database(), make_database()
+    run(source, "CREATE TABLE a (x int PRIMARY KEY); CREATE TABLE b (x int REFERENCES a); INSERT INTO a VALUES (1)")
+    run(source, "SET session_replication_role = replica; INSERT INTO b VALUES (1), (2), (NULL)")
+    backup = take_backup(source, local_dir=tmp_path)
+    assert backup.manifest is not None
+    assert [key.violations for key in backup.manifest.foreign_keys] == [1]
+    run(target, "CREATE TABLE a (x int PRIMARY KEY); CREATE TABLE b (x int)")
+    run(target, "INSERT INTO a VALUES (1); INSERT INTO b VALUES (1), (2), (NULL)")
+    run(target, "ALTER TABLE b ADD CONSTRAINT b_x_fkey FOREIGN KEY (x) REFERENCES a NOT VALID")
+    found = verify(target, manifest=backup.manifest)
+    assert found.verdict == "PASS", found
+    assert "broken as they were at the source: public.b.b_x_fkey" in found.rung("foreign-keys").reason
+
+
+def test_keys_of_every_shape_are_checked_by_their_own_rules(database: str) -> None:
+    run(database, 'CREATE TABLE p (a int, b text COLLATE "C", PRIMARY KEY (a, b)) PARTITION BY LIST (a)')
+    run(database, "CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 PARTITION OF p DEFAULT")
+    run(database, "CREATE TABLE simple (a int, b text, FOREIGN KEY (a, b) REFERENCES p)")
+    run(database, "CREATE TABLE whole (a int, b varchar(9), FOREIGN KEY (a, b) REFERENCES p MATCH FULL)")
+    run(database, "INSERT INTO p VALUES (1, 'x'), (2, 'y'); INSERT INTO simple VALUES (1, 'x'), (9, NULL)")
+    assert verify(database).rung("foreign-keys").outcome is Outcome.PASS
+    run(database, "SET session_replication_role = replica; INSERT INTO whole VALUES (2, 'y'), (2, NULL), (NULL, NULL)")
+    rung = verify(database).rung("foreign-keys")
+    assert rung.outcome is Outcome.FAIL
+    assert rung.evidence["broken"] == {"public.whole.whole_a_b_fkey": {"rows": 1, "at_source": None}}
+
+
+def test_without_a_manifest_only_what_the_dump_tells_is_checked(pair: tuple[Backup, str]) -> None:
+    backup, target = pair
+    assert backup.manifest is not None
+    facts = DumpFacts(
+        tables={(t.schema_name, t.name): t.rows for t in backup.manifest.tables},
+        sequences={(s.schema_name, s.name): (s.value, s.is_called) for s in backup.manifest.sequences},
+    )
+    found = verify(target, facts=facts)
+    said = outcomes(found)
+    assert {said[name] for name in ("server", "schema", "rows", "sequences", "foreign-keys")} == {"PASS"}
+    assert {said[name] for name in ("content", "grants", "freshness", "samples")} == {"NOT RUN"}
+    assert found.recovery_point is None
+    run(target, "DELETE FROM app.unlogged; DROP TABLE app.secured")
+    found = verify(target, facts=facts)
+    assert (found.rung("rows").outcome, found.rung("schema").outcome) == (Outcome.FAIL, Outcome.FAIL)
+
+
+def test_a_required_rung_that_was_not_run_fails_the_verdict(database: str) -> None:
+    assert verify(database).verdict == "PASS"
+    assert verify(database, required={"content"}).verdict == "FAIL"
+    with pytest.raises(UsageError, match="no check named contents"):
+        verify(database, required={"contents"})
+
+
+def test_a_server_that_does_not_answer_fails_the_first_rung_and_runs_no_other() -> None:
+    found = verify("host=127.0.0.1 port=1 dbname=x user=y password=hunter2")
+    assert outcomes(found) == {"server": "FAIL", **dict.fromkeys(RUNG_NAMES[1:], "NOT RUN")}
+    assert "hunter2" not in found.model_dump_json()
+
+
+def test_two_live_databases_are_compared_with_each_other(
+    pair: tuple[Backup, str], make_database: Callable[..., str]
+) -> None:
+    _, target = pair
+    other = make_database()
+    run(other, ORIGINAL)
+    # The large objects' numbers are the server's own choice, and `now()` is another moment.
+    found = outcomes(verify(target, against=target))
+    assert "FAIL" not in found.values()
+    run(other, "DELETE FROM app.nodes WHERE id = 4000")
+    found = outcomes(verify(other, against=target))
+    assert (found["rows"], found["content"]) == ("FAIL", "FAIL")
+
+
+def test_sample_queries_compare_values_rows_and_bounds(database: str) -> None:
+    run(database, "CREATE TABLE t AS SELECT i, 'n' || i AS n, i / 2.0 AS half FROM generate_series(1, 3) i")
+    right = [
+        SampleQuery(name="value", sql="SELECT count(*) FROM t", expected=3),
+        SampleQuery(name="rows", sql="SELECT i, n FROM t ORDER BY i LIMIT 2", expected=[[1, "n1"], [2, "n2"]]),
+        SampleQuery(name="column", sql="SELECT n FROM t ORDER BY i", expected=["n1", "n2", "n3"]),
+        SampleQuery(name="number", sql="SELECT sum(half) FROM t", expected=3),
+        SampleQuery(name="bound", sql="SELECT count(*) FROM t", at_least=2),
+        SampleQuery(name="runs", sql="SELECT 1"),
+        SampleQuery(name="day", sql="SELECT date '2026-01-02'", expected=dt.date(2026, 1, 2)),
+    ]
+    assert verify(database, samples=right).rung("samples").outcome is Outcome.PASS
+    for wrong in (
+        SampleQuery(name="w", sql="SELECT count(*) FROM t", expected=4),
+        SampleQuery(name="w", sql="SELECT count(*) FROM t", at_least=4),
+        SampleQuery(name="w", sql="SELECT nonsense"),
+        SampleQuery(name="w", sql="DELETE FROM t"),
+        SampleQuery(name="w", sql="SELECT n FROM t WHERE i = 0", expected="n0"),
+    ):
+        found = verify(database, samples=[wrong, right[0]]).rung("samples")
+        assert found.outcome is Outcome.FAIL
+        assert [query["right"] for query in found.evidence["queries"]] == [False, True]
+
+
+def test_a_recovery_point_older_than_allowed_fails_freshness(database: str, tmp_path: Path) -> None:
+    manifest = take_backup(database, local_dir=tmp_path).manifest
+    assert manifest is not None
+    later = manifest.snapshot_time + dt.timedelta(hours=25)
+    fresh = Checks(max_age=dt.timedelta(hours=26), at=later, newest_row="SELECT timestamp '2026-01-01'")
+    rung = verify(database, manifest=manifest, options=fresh).rung("freshness")
+    assert rung.outcome is Outcome.PASS
+    assert rung.evidence["newest_row"] == "2026-01-01T00:00:00"
+    stale = Checks(max_age=dt.timedelta(hours=24), at=later)
+    assert verify(database, manifest=manifest, options=stale).rung("freshness").outcome is Outcome.FAIL
+
+
+def test_a_check_changes_nothing_and_waits_for_no_lock_without_bound(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(database, "CREATE TABLE t (x int)")
+    monkeypatch.setattr(
+        "recovery.dumps.session.connect.__kwdefaults__", {"read_only": True, "lock_timeout_seconds": 0.2}
+    )
+    monkeypatch.setattr(
+        "recovery.verify.ladder.take_snapshot.__kwdefaults__", {"lock_timeout_seconds": 0.2, "locks": True}
+    )
+    with psycopg.connect(database) as connection:
+        connection.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        assert verify(database).verdict == "FAIL"
+
+
+def test_names_are_data_and_never_sql(make_database: Callable[..., str], tmp_path: Path) -> None:
+    source, target = make_database(), make_database()
+    name = 'x"; DROP TABLE keep; --'
+    quoted = '"' + name.replace('"', '""') + '"'
+    for dsn in (source, target):
+        run(
+            dsn,
+            f"CREATE TABLE keep (x int); CREATE TABLE {quoted} ({quoted} int PRIMARY KEY);"
+            f"INSERT INTO {quoted} VALUES (1)",
+        )
+        run(dsn, f'CREATE SEQUENCE {quoted[:-1]}s"; CREATE TABLE r (y int REFERENCES {quoted})')
+    backup = take_backup(source, local_dir=tmp_path)
+    assert verify(target, manifest=backup.manifest).verdict == "PASS"
+    run(target, "SELECT FROM keep")
+
+
+def test_a_role_that_may_not_read_everything_gets_not_run_and_no_wrong_count(
+    make_database: Callable[..., str], master16: str, tmp_path: Path
+) -> None:
+    source = make_database()
+    run(source, "CREATE TABLE t (x int)")
+    backup = take_backup(source, local_dir=tmp_path)
+    found = verify(make_conninfo(source, user=master16), manifest=backup.manifest)
+    assert found.rung("rows").outcome is Outcome.NOT_RUN
+    assert conninfo_to_dict(source)["dbname"] in found.database
+
+
+def test_the_same_content_has_the_same_checksum_on_every_major_version(
+    make_database: Callable[..., str],
+    make_database15: Callable[..., str],
+    make_database18: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    sums = []
+    for make in (make_database15, make_database, make_database18):
+        dsn = make()
+        run(dsn, ORIGINAL.replace("DEFAULT now()", "DEFAULT '2026-01-01'"))
+        manifest = take_backup(dsn, local_dir=tmp_path / conninfo_to_dict(dsn)["dbname"]).manifest  # type: ignore[operator]
+        assert manifest is not None
+        sums.append({(t.schema_name, t.name): (t.rows, t.checksum) for t in manifest.tables})
+    assert sums[0] == sums[1] == sums[2]
+
+
+def test_a_copy_on_a_newer_major_version_passes(
+    make_database: Callable[..., str], make_database18: Callable[..., str], tmp_path: Path
+) -> None:
+    source, target = make_database(), make_database18()
+    run(source, ORIGINAL)
+    backup = take_backup(source, local_dir=tmp_path)
+    load(backup, target, 18)
+    found = verify(target, manifest=backup.manifest)
+    assert [(r.name, r.reason, r.evidence) for r in found.rungs if r.outcome is Outcome.FAIL] == []

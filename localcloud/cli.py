@@ -19,6 +19,7 @@ from localcloud import daemon
 from localcloud.settings import DEFAULT_PORT, Instance, LocalcloudError, Settings, default_home, running_instance
 
 _CONTROL_SECONDS = 60.0
+_WIDE = 400
 
 app = typer.Typer(
     help="An embedded AWS for rehearsals and tests: one process on the loopback interface, with a real PostgreSQL "
@@ -172,10 +173,14 @@ def status(*, home: HomeOption = default_home(), as_json: JsonOption = False) ->
         return
     first = ("kind", "name", "region", "state", "address")
     columns = [*first, *sorted({key for row in rows for key in row} - set(first))]
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*(row.get(column, "") for column in columns))
-    Console().print(table)
+    console = Console()
+    # In a file or a pipe, addresses are read by programs: they must not be cut to the width of a terminal that is none.
+    console.print(table, width=None if console.is_terminal else _WIDE)
 
 
 @app.command(epilog="Example: localcloud reset")

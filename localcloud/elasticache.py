@@ -14,7 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moto.elasticache.exceptions import InvalidParameterCombinationException, InvalidParameterValueException
+from moto.core.responses import ActionResult, EmptyResult
+from moto.elasticache.exceptions import (
+    CacheSubnetGroupNotFound,
+    ElastiCacheException,
+    InvalidParameterCombinationException,
+    InvalidParameterValueException,
+)
 from moto.elasticache.models import CacheCluster, ElastiCacheBackend
 from moto.elasticache.responses import ElastiCacheResponse
 
@@ -81,6 +87,8 @@ class ElastiCache:
         wrap(ElastiCacheBackend, "create_replication_group", self._create)
         wrap(ElastiCacheBackend, "delete_replication_group", self._delete)
         wrap(ElastiCacheResponse, "modify_replication_group", self._modify)
+        # moto has no such action: it makes and describes subnet groups, and keeps them for ever.
+        ElastiCacheResponse.delete_cache_subnet_group = self._delete_subnet_group
 
     def reset(self) -> None:
         with self._guard:
@@ -229,6 +237,33 @@ class ElastiCache:
                 if value is not None:
                     setattr(group, attribute, value)
             return answer
+
+    @property
+    def _delete_subnet_group(self) -> Callable[[_Response], ActionResult]:
+        def delete(response: _Response) -> ActionResult:
+            backend = response.elasticache_backend
+            name = str(response._get_param("CacheSubnetGroupName") or "").lower()  # noqa: SLF001  # moto's way to a parameter
+            with self._guard:
+                known = {key.lower(): key for key in backend.cache_subnet_groups}
+                if name not in known:
+                    raise CacheSubnetGroupNotFound(name)
+                if any((group.cache_subnet_group_name or "").lower() == name for group in _groups(backend)):
+                    raise _SubnetGroupInUseError(name)
+                del backend.cache_subnet_groups[known[name]]
+            return EmptyResult()
+
+        return delete
+
+
+class _SubnetGroupInUseError(ElastiCacheException):
+    code = "CacheSubnetGroupInUse"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Cache subnet group {name} is currently in use by a replication group.")
+
+
+def _groups(backend: _Backend) -> list[_Group]:
+    return [*backend.replication_groups.values(), *backend.cache_clusters.values()]
 
 
 # What ModifyReplicationGroup may set, that moto's own does not, and that changes nothing but the record.

@@ -57,7 +57,14 @@ def find_candidates(settings: Settings, clients: Clients, now: datetime) -> list
         if drill.state == "dead" or (drill.state == "finished" and not drill.kept and not drill.swept)
     }
     reaped = {name for name in unfinished if _was_reaped(settings, name)}
-    ids = sorted(stacks | tagged.keys() | (unfinished - reaped))
+    # The tagging API goes on naming what is gone: a tag alone counts only when a describe call finds something.
+    environment = settings.platform.environment
+    confirmed = {
+        name
+        for name, tags in tagged.items()
+        if name in stacks or tags.get(TAG_MODE) != "drill" or Sweeper(clients, name, environment).find()
+    }
+    ids = sorted(stacks | confirmed | (unfinished - reaped))
     return [_judge(settings, name, stack=name in stacks, tags=tagged.get(name, {}), now=now) for name in ids]
 
 
@@ -73,10 +80,10 @@ def _judge(settings: Settings, drill_id: str, *, stack: bool, tags: Mapping[str,
         reason = "it is running"
     elif path.is_file():
         drill = drills.describe(settings.drills, drill_id)
-        if drill.state == "dead":
+        if drill.state == "dead" and not drill.kept:
             reap, reason = True, "its process is dead"
         elif not drill.kept:
-            reap, reason = True, "its teardown did not end with nothing left"
+            reap, reason = True, "something of it is left"
     if not reason and expires is not None and expires < now:
         reap, reason = True, f"it expired at {expires:%Y-%m-%d %H:%M} UTC"
     if not reason:

@@ -7,6 +7,7 @@ byte has been checked and the target's own state is applied.  Until then the tar
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import IO, TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from recovery.dumps.source import open_dump
 from recovery.errors import EnvironmentLacksError
 from recovery.loading.loader import Loader
 from recovery.loading.notes import Note, Notes
+from recovery.loading.pool import Pool
 from recovery.loading.rules import Rulebook
 from recovery.loading.session import Session, connect
 from recovery.loading.side import admin_database, drop_interrupted, side_database, target_name
@@ -83,15 +85,19 @@ def restore(
     region: str | None = None,
     stdin: IO[bytes] | None = None,
     check_first: bool | None = None,
+    jobs: int | None = None,
 ) -> RestoreResult:
     """Restore the dump at ``source`` (FILE, s3://bucket/key or "-") into the database that ``dsn`` names.
 
     ``check_first`` reads the whole dump once before anything is created on the server; by default that is done for
-    dumps up to CHECK_FIRST_BYTES.  Raises BadDumpError (damaged, cut off, not the manifest's, not SQL), RefusedError
-    (target not empty and not ``replace``; another restore running), EnvironmentLacksError (server, S3 or an extension
-    missing), RecoveryError (the server refused a statement).  After any of them the target is as it was.
+    dumps up to CHECK_FIRST_BYTES.  ``jobs`` sessions load at once, by default one per core of this machine, 2 to 8.
+
+    Raises BadDumpError (damaged, cut off, not the manifest's, not SQL), RefusedError (target not empty and not
+    ``replace``; another restore running), EnvironmentLacksError (server, S3 or an extension missing), RecoveryError
+    (the server refused a statement).  After any of them the target is as it was.
     """
     started = time.monotonic()
+    jobs = jobs if jobs is not None else min(8, max(2, os.cpu_count() or 2))
     notes = Notes()
     clock = _Clock()
     with open_dump(source, s3=s3, region=region, stdin=stdin) as dump:
@@ -105,18 +111,26 @@ def restore(
         with contextlib.ExitStack() as stack:
             with clock.phase("create"):
                 side = stack.enter_context(side_database(dsn, replace=replace, notes=notes))
-                session = Session(side.connect(), Rulebook(), notes)
+                rulebook = Rulebook()
+                session = Session(side.connect(), rulebook, notes)
                 stack.callback(session.close)
+                pool = Pool([Session(side.connect(), rulebook, notes) for _ in range(jobs)])
+                stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
-            loader = Loader(reader, session, notes, stored=dump.size, progress=progress)
+            loader = Loader(reader, session, pool, notes, stored=dump.size, progress=progress)
             with clock.phase("load"):
                 loader.run()
+            with clock.phase("analyze"):
+                loader.analyze()
             if not reader.is_pg_dump and manifest is None:
                 text = "it is not pg_dump's own text and has no manifest: nothing proves that it is whole"
                 notes.add("completeness", dump.name, text)
+            pool.close()
             session.close()
             with clock.phase("swap"):
                 side.swap()
+            with clock.phase("drop replaced"):
+                side.drop_replaced()
         facts = reader.facts
         return RestoreResult(
             source=dump.name,

@@ -1,59 +1,239 @@
-"""Run a dump's statements and rows against the side database, in the order that keeps their meaning."""
+"""Run a dump's statements and rows against the side database: at once where that is safe, else in the dump's order."""
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 import time
 from typing import TYPE_CHECKING
 
-from recovery.dumps.statements import CopyBlock
+from recovery.dumps.statements import CopyBlock, Statement, quote
+from recovery.loading.feed import Budget, Feed
+from recovery.loading.plan import (
+    ALL_DATA,
+    AUTHORIZATION,
+    BESIDE,
+    COPYING,
+    DEFERRED,
+    Setting,
+    Step,
+    claim,
+    plan,
+)
+from recovery.loading.pool import StoppedError, Work
 from recovery.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from recovery.dumps.reader import DumpReader
+    from recovery.dumps.statements import TableName
     from recovery.loading.notes import Notes
+    from recovery.loading.pool import Pool
     from recovery.loading.session import Session
 
 _REPORT_SECONDS = 0.5
+# Rows on their way to the server.  With the reader's own few pieces and Python itself this stays below 150 MB.
+_BYTES_UNDER_WAY = 32 * 1024 * 1024
+
+# Whether rows may arrive in any order and beside other tables': an ordinary table without triggers (foreign keys are
+# triggers) or rules, of which no constraint, default or generated column runs a function that somebody wrote.
+_ANY_ORDER = """
+SELECT c.relkind = 'r' AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.relrowsecurity AND NOT EXISTS (
+  SELECT FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384
+   AND ((d.classid = 'pg_catalog.pg_constraint'::regclass
+         AND d.objid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE conrelid = c.oid))
+     OR (d.classid = 'pg_catalog.pg_attrdef'::regclass
+         AND d.objid IN (SELECT oid FROM pg_catalog.pg_attrdef WHERE adrelid = c.oid))))
+  FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
+"""
+_PLAIN_TABLE = "SELECT relkind = 'r' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
+
+_TABLES_TO_ANALYZE = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
+                    AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY pg_catalog.pg_relation_size(c.oid) DESC
+"""
+
+
+@dataclasses.dataclass
+class _Table:
+    """Rows of one COPY block: what the dump has, what the server took."""
+
+    name: str
+    taken: int = 0
+    block: CopyBlock | None = None
 
 
 class Loader:
-    """Loads what a reader reads; counts as it goes."""
+    """Loads what a reader reads through a main session and a pool of others; counts as it goes."""
 
-    def __init__(self, reader: DumpReader, session: Session, notes: Notes, *, stored: int, progress: Progress) -> None:
+    def __init__(
+        self, reader: DumpReader, main: Session, pool: Pool, notes: Notes, *, stored: int, progress: Progress
+    ) -> None:
         self._reader = reader
-        self._session = session
+        self._main = main
+        self._pool = pool
         self._notes = notes
         self._stored = stored
         self._progress = progress
+        self._started = time.monotonic()
         self._reported = 0.0
-        self.tables = 0
-        self.rows = 0
+        self._settings: Mapping[str, Statement] = {}
+        self._deferred: list[Statement] = []
+        self._alone = False  # between SET SESSION AUTHORIZATION or BEGIN and its end
+        self._budget = Budget(_BYTES_UNDER_WAY, lambda: pool.stopping)
+        self._counting = threading.Lock()
+        self._tables: list[_Table] = []
         self.bytes = 0
+
+    @property
+    def tables(self) -> int:
+        """COPY blocks loaded."""
+        return len(self._tables)
+
+    @property
+    def rows(self) -> int:
+        """Rows the server took."""
+        return sum(table.taken for table in self._tables)
 
     def run(self) -> None:
         """Run everything.  Raises RecoveryError at the first thing the server refuses and no rule excuses."""
-        for item in self._reader.items():
-            if isinstance(item, CopyBlock):
-                taken = self._session.copy(item, self._counted(item))
-                if taken != item.rows:
-                    self._notes.add("rows", str(item.table), f"the dump has {item.rows} rows, the server took {taken}")
-                self.tables += 1
-                self.rows += taken
-            else:
-                self._session.execute(item)
-            self._report(item.statement.subject if isinstance(item, CopyBlock) else item.subject)
-        self._report("", final=True)
+        try:
+            for item in self._reader.items():
+                if isinstance(item, CopyBlock):
+                    self._copy(item)
+                else:
+                    self._statement(item)
+                self._report()
+            self._barrier()
+        except StoppedError:
+            self._pool.check()  # raises what stopped the work
+            raise
+        for table in self._tables:
+            if table.block is not None and table.block.rows != table.taken:
+                text = f"the dump has {table.block.rows} rows, the server took {table.taken}"
+                self._notes.add("rows", table.name, text)
+        self._report(final=True)
+
+    def analyze(self) -> None:
+        """Collect statistics of every table, the largest first, so that the first queries are planned well."""
+        found = self._main.connection.execute(_TABLES_TO_ANALYZE).fetchall()
+        for schema, name in found:
+            text = f"ANALYZE {quote(schema)}.{quote(name)};".encode()
+            self._submit(Step(Statement(text, 0), {}))
+        total = len(found)
+        self._pool.wait(meanwhile=lambda: self._progress(ProgressEvent("analyze", 0, total, "tables", "")))
+
+    # -- statements
+
+    def _statement(self, statement: Statement) -> None:
+        how = plan(statement, self._is_plain_table)
+        if isinstance(how, Setting):
+            if self._main.execute(statement):
+                self._settings = {**self._settings, how.name: statement}
+        elif self._alone:
+            self._main.execute(statement)
+            self._alone = self._main.is_not_itself()
+        elif isinstance(how, list):
+            for step in how:
+                self._submit(step)
+        elif how == BESIDE:
+            self._main.execute(statement)
+        elif how == DEFERRED and not self._pool.is_idle:
+            self._deferred.append(statement)
+        else:
+            self._barrier()
+            self._main.execute(statement)
+            if how == AUTHORIZATION:
+                self._alone = self._main.is_not_itself()
+
+    def _submit(self, step: Step) -> None:
+        statement = step.statement
+
+        def action(session: Session) -> None:
+            session.execute(statement)
+
+        self._pool.submit(Work(statement.subject, step.claims, action, self._settings))
+
+    def _barrier(self) -> None:
+        if not self._pool.is_idle:
+            self._pool.wait(meanwhile=self._report)
+        self._pool.check()
+        deferred, self._deferred = self._deferred, []
+        for statement in deferred:
+            self._main.execute(statement)
+
+    def _is_plain_table(self, table: TableName) -> bool:
+        return self._ask(_PLAIN_TABLE, table)
+
+    def _ask(self, query: str, table: TableName) -> bool:
+        name = ".".join(quote(part) for part in (table.schema, table.name) if part)
+        row = self._main.connection.execute(query.encode(), [name]).fetchone()
+        return row == (True,)
+
+    # -- rows
+
+    def _copy(self, block: CopyBlock) -> None:
+        table = _Table(str(block.table), block=block)
+        self._tables.append(table)
+        if self._alone or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
+            self._barrier()
+            table.taken = self._main.copy(block, self._counted(block))
+            return
+        feed = Feed(self._budget)
+        consumers = 0
+        try:
+            for piece in block.pieces:
+                self.bytes += len(piece)
+                feed.put(piece, ends_row=_ends_row(piece))
+                # One session copies the table until there is more than it can take and another is free.
+                if consumers == 0 or (feed.backlog > 1 and consumers < self._pool.size and self._pool.has_idle):
+                    self._pool.submit(self._consumer(block, table, feed))
+                    consumers += 1
+                self._report()
+        finally:
+            feed.close()
+        if consumers == 0:  # an empty table: the statement itself is still tried
+            self._pool.submit(self._consumer(block, table, feed))
+
+    def _consumer(self, block: CopyBlock, table: _Table, feed: Feed) -> Work:
+        def action(session: Session) -> None:
+            taken = session.copy(block, feed.pieces())
+            with self._counting:
+                table.taken += taken
+
+        claims = {claim(block.table): COPYING, ALL_DATA: COPYING}
+        return Work(f"rows of {block.table}", claims, action, self._settings)
 
     def _counted(self, block: CopyBlock) -> Iterator[bytes]:
         for piece in block.pieces:
             self.bytes += len(piece)
             yield piece
-            self._report(str(block.table))
+            self._report()
 
-    def _report(self, text: str, *, final: bool = False) -> None:
+    # -- progress
+
+    def _report(self, *, final: bool = False) -> None:
         now = time.monotonic()
-        if final or now - self._reported >= _REPORT_SECONDS:
-            self._reported = now
-            self._progress(ProgressEvent("load", self._reader.stored_done, self._stored, "bytes", text))
+        if not final and now - self._reported < _REPORT_SECONDS:
+            return
+        self._reported = now
+        done = self._reader.stored_done
+        seconds = max(now - self._started, 0.001)
+        text = f"{self.tables} tables, {self.bytes / seconds / 1e6:.0f} MB/s"
+        if 0 < done < self._stored and seconds > 1:
+            text += f", {seconds * (self._stored - done) / done:.0f} s of reading left"
+        if names := self._pool.names:
+            text += f"; now {', '.join(names[:4])}"
+        self._progress(ProgressEvent("load", done, self._stored, "bytes", text))
+
+
+def _ends_row(piece: bytes) -> bool:
+    r"""Whether a piece ends with a row: with a newline that no backslash escapes."""
+    if not piece.endswith(b"\n"):
+        return False
+    tail = piece[-65:-1]
+    return (len(tail) - len(tail.rstrip(b"\\"))) % 2 == 0

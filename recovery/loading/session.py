@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from recovery.errors import EnvironmentLacksError, RecoveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from recovery.dumps.statements import CopyBlock, Statement
     from recovery.loading.notes import Notes
@@ -85,7 +85,10 @@ class Session:
         self._rulebook = rulebook
         self._notes = notes
         self._subject = "session"
+        self._adopted: dict[str, Statement] = {}
         connection.add_notice_handler(self._notice)
+        row = connection.execute("SELECT current_user").fetchone()
+        self._user = None if row is None else row[0]
         for setting in _LOADING_SETTINGS:
             try:
                 connection.execute(setting.encode())
@@ -114,6 +117,20 @@ class Session:
             self._notes.add(excuse[0], statement.subject, excuse[1])
             return False
         return True
+
+    def adopt(self, settings: Mapping[str, Statement]) -> None:
+        """Take over the settings the dump has made so far on the main session."""
+        for name, statement in settings.items():
+            if self._adopted.get(name) is not statement:
+                self.execute(statement)
+                self._adopted[name] = statement
+
+    def is_not_itself(self) -> bool:
+        """Whether it is inside a transaction or acts as another role, so that what follows belongs to it alone."""
+        if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            return True
+        row = self.connection.execute("SELECT current_user <> %s", [self._user]).fetchone()
+        return row != (False,)
 
     def copy(self, block: CopyBlock, pieces: Iterable[bytes]) -> int:
         """Send pieces of a COPY block's rows as one COPY and return how many rows the server took.

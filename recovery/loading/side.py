@@ -95,7 +95,7 @@ class SideDatabase:
             raise explain(error, what=f"creating {self.name} beside {self.target}") from error
 
     def swap(self) -> None:
-        """Give the side database the target's state and name; what the target was before is dropped.
+        """Give the side database the target's state and name; what the target was before stays beside it.
 
         Raises RecoveryError when the names cannot be swapped, with the target as it was.
         """
@@ -118,8 +118,15 @@ class SideDatabase:
         except psycopg.Error as error:
             raise explain(error, what=f"giving the restored database the name {self.target}") from error
         self._exists = False
-        if self._state is not None:
-            self._drop_replaced()
+
+    def drop_replaced(self) -> None:
+        """Drop what the target was before the swap; the server writes a checkpoint for it, which takes its time."""
+        if self._state is None:
+            return
+        try:
+            drop_database(self._admin, self._replaced)
+        except psycopg.Error as error:
+            self._notes.add("left over", self._replaced, f"what the target was before could not be dropped: {error}")
 
     def drop(self) -> None:
         """Drop the side database if it is still one.  Raises nothing: it runs while another failure is on its way."""
@@ -158,12 +165,6 @@ class SideDatabase:
             [self.target],
         ).fetchall()
         return ", ".join(str(row[0]) for row in rows) or "nobody that can be seen"
-
-    def _drop_replaced(self) -> None:
-        try:
-            drop_database(self._admin, self._replaced)
-        except psycopg.Error as error:
-            self._notes.add("left over", self._replaced, f"what the target was before could not be dropped: {error}")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,155 @@
+"""Which statements of a dump may run beside others, and as what.
+
+Only statements whose whole text is of a form known here are planned; every other one is a barrier: all before it is
+done first, it runs alone, then the restore goes on.  pg_dump's labels are not trusted for this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from recovery.dumps.statements import IDENTIFIER, QUALIFIED, Statement, TableName, table_name
+from recovery.loading.pool import EXCLUSIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# All rows of all tables, for what may look at more than its own table.
+ALL_DATA = "all data"
+COPYING = "copying"
+INDEXING = "indexing"
+READING = "reading"
+
+_NAMES = rb"\(" + IDENTIFIER + rb"(?:, " + IDENTIFIER + rb")*\)"
+_INDEX = re.compile(
+    rb"CREATE (?:UNIQUE )?INDEX " + IDENTIFIER + rb" ON (?P<only>ONLY )?(?P<table>" + QUALIFIED + rb") USING "
+)
+# Columns with nothing computed from them, so that building the index reads its own table and runs no one's function.
+_PLAIN_INDEX = re.compile(
+    rb"[a-z]+ \(" + IDENTIFIER + rb"(?: DESC)?(?: NULLS (?:FIRST|LAST))?"
+    rb"(?:, " + IDENTIFIER + rb"(?: DESC)?(?: NULLS (?:FIRST|LAST))?)*\)(?: INCLUDE " + _NAMES + rb")?;\Z"
+)
+_KEY = re.compile(
+    rb"ALTER TABLE ONLY (?P<table>" + QUALIFIED + rb")\s+ADD CONSTRAINT (?P<name>" + IDENTIFIER + rb") "
+    rb"(?P<kind>PRIMARY KEY|UNIQUE)(?P<nulls> NULLS NOT DISTINCT)? (?P<columns>" + _NAMES + rb")"
+    rb"(?P<include> INCLUDE "
+    + _NAMES
+    + rb")?(?P<with> WITH \([a-z_]+='?[A-Za-z0-9]+'?(?:, [a-z_]+='?[A-Za-z0-9]+'?)*\))?"
+    rb"(?P<deferrable> DEFERRABLE(?: INITIALLY DEFERRED)?)?;\Z"
+)
+_ACTION = rb"(?:CASCADE|RESTRICT|NO ACTION|SET NULL|SET DEFAULT)(?: " + _NAMES + rb")?"
+_FOREIGN_KEY = re.compile(
+    rb"ALTER TABLE ONLY (?P<table>" + QUALIFIED + rb")\s+ADD CONSTRAINT (?P<name>" + IDENTIFIER + rb") "
+    rb"FOREIGN KEY " + _NAMES + rb" REFERENCES (?P<other>" + QUALIFIED + rb")" + _NAMES + rb"(?: MATCH FULL)?"
+    rb"(?: ON UPDATE " + _ACTION + rb")?(?: ON DELETE " + _ACTION + rb")?(?: DEFERRABLE(?: INITIALLY DEFERRED)?)?;\Z"
+)
+# Quick ones that need what stands before them and that nothing planned needs: they wait for the next barrier.
+_DEFERRED = re.compile(
+    rb"(?:COMMENT ON (?:INDEX|CONSTRAINT|COLUMN|TABLE) "
+    rb"|ALTER INDEX " + QUALIFIED + rb" ATTACH PARTITION "
+    rb"|ALTER INDEX " + QUALIFIED + rb" ALTER COLUMN \d+ SET STATISTICS "
+    rb"|ALTER TABLE (?:ONLY )?" + QUALIFIED + rb" (?:CLUSTER ON|REPLICA IDENTITY USING INDEX) )"
+)
+_BESIDE = re.compile(rb"SELECT pg_catalog\.setval\('(?:[^']|'')+', -?\d+, (?:true|false)\);\Z")
+_SETTING = re.compile(rb"SET (?!LOCAL|SESSION|ROLE|TRANSACTION|CONSTRAINTS)([a-z_]+) = [^;]*;\Z")
+_SEARCH_PATH = re.compile(rb"SELECT pg_catalog\.set_config\('search_path', '[^']*', false\);\Z")
+_AUTHORIZATION = re.compile(rb"(?:SET|RESET)\s+(?:SESSION\s+AUTHORIZATION|ROLE)\b", re.IGNORECASE)
+_TRANSACTION = re.compile(rb"(?:BEGIN|START|COMMIT|END)\b", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One piece of planned work: its statement and the tables it claims."""
+
+    statement: Statement
+    claims: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A statement that changes only the session; ``name`` is what it sets."""
+
+    name: str
+
+
+DEFERRED = "deferred"
+BESIDE = "beside"
+BARRIER = "barrier"
+AUTHORIZATION = "authorization"
+Plan = list[Step] | Setting | str
+_WHOLE = ((_BESIDE, BESIDE), (_AUTHORIZATION, AUTHORIZATION), (_TRANSACTION, AUTHORIZATION), (_DEFERRED, DEFERRED))
+
+
+def plan(statement: Statement, is_plain_table: Callable[[TableName], bool]) -> Plan:
+    """Say how a statement may run: as steps beside others, as a setting, or as DEFERRED, BESIDE or BARRIER.
+
+    ``is_plain_table`` asks whether a table is an ordinary one, neither partitioned nor foreign nor absent.
+    """
+    text = statement.text
+    if setting := _SETTING.match(text):
+        return Setting(setting.group(1).decode())
+    if _SEARCH_PATH.match(text):
+        return Setting("search_path")
+    for pattern, steps in ((_INDEX, _index), (_KEY, _key), (_FOREIGN_KEY, _foreign_key)):
+        if found := pattern.match(text):
+            return steps(statement, found, is_plain_table)
+    return next((how for pattern, how in _WHOLE if pattern.match(text)), BARRIER)
+
+
+def claim(table: TableName) -> str:
+    """Return the resource that stands for a table."""
+    return f"table {table.schema}.{table.name}"
+
+
+def _index(statement: Statement, found: re.Match[bytes], is_plain_table: Callable[[TableName], bool]) -> Plan:
+    del is_plain_table  # an index of a partitioned table is made ON ONLY it, like any other
+    table = table_name(found["table"])
+    if not table.schema:
+        return BARRIER  # without its schema a table may have two names here
+    claims = {claim(table): INDEXING}
+    if not _PLAIN_INDEX.match(statement.text, found.end()):
+        claims[ALL_DATA] = READING
+    return [Step(statement, claims)]
+
+
+def _key(statement: Statement, found: re.Match[bytes], is_plain_table: Callable[[TableName], bool]) -> Plan:
+    table = table_name(found["table"])
+    if not table.schema or not is_plain_table(table):
+        return BARRIER
+    # The key's index is built like any other, several on one table at a time; the constraint then takes it over, which
+    # gives the same catalogue entries and takes a moment.
+    build = b"CREATE UNIQUE INDEX %b ON %b USING btree %b%b%b%b;" % (
+        found["name"],
+        found["table"],
+        found["columns"],
+        found["include"] or b"",
+        found["nulls"] or b"",
+        found["with"] or b"",
+    )
+    attach = b"ALTER TABLE ONLY %b ADD CONSTRAINT %b %b USING INDEX %b%b;" % (
+        found["table"],
+        found["name"],
+        found["kind"],
+        found["name"],
+        found["deferrable"] or b"",
+    )
+    return [
+        Step(dataclasses.replace(statement, text=build), {claim(table): INDEXING}),
+        Step(dataclasses.replace(statement, text=attach), {claim(table): EXCLUSIVE}),
+    ]
+
+
+def _foreign_key(statement: Statement, found: re.Match[bytes], is_plain_table: Callable[[TableName], bool]) -> Plan:
+    table, other = table_name(found["table"]), table_name(found["other"])
+    # On partitioned tables NOT VALID is refused before 18, and its locks reach the partitions.
+    if not (table.schema and other.schema and is_plain_table(table) and is_plain_table(other)):
+        return BARRIER
+    add = statement.text[:-1] + b" NOT VALID;"
+    validate = b"ALTER TABLE ONLY %b VALIDATE CONSTRAINT %b;" % (found["table"], found["name"])
+    both = {claim(other): EXCLUSIVE, claim(table): EXCLUSIVE}
+    return [
+        Step(dataclasses.replace(statement, text=add), both),
+        Step(dataclasses.replace(statement, text=validate), {claim(other): READING, claim(table): EXCLUSIVE}),
+    ]

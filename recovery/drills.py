@@ -36,6 +36,7 @@ class Drill:
     verdict: str | None
     kept: bool
     swept: bool
+    local: bool
 
 
 def journal_path(drills: Path, drill_id: str) -> Path:
@@ -86,5 +87,6 @@ def describe(drills: Path, drill_id: str) -> Drill:
         state="running" if writing else "finished" if finished(events) else "dead",
         verdict=str(verdict) if verdict else None,
         kept=kept,
+        local=bool(begin.data.get("local")) if begin else False,
         swept=any(event.event == "step-done" and event.step == "sweep" for event in events),
     )

@@ -44,7 +44,7 @@ class Candidate:
     expires_at: datetime | None
 
 
-def find_candidates(settings: Settings, clients: Clients, now: datetime) -> list[Candidate]:
+def find_candidates(settings: Settings, clients: Clients, now: datetime, *, local: bool) -> list[Candidate]:
     """Return every drill that has a stack, tagged resources, or an unfinished journal here; by id.
 
     Raises EnvironmentLacksError or RecoveryError when the cloud or the state backend does not answer.
@@ -54,7 +54,9 @@ def find_candidates(settings: Settings, clients: Clients, now: datetime) -> list
     unfinished = {
         drill.id
         for drill in drills.list_drills(settings.drills)
-        if drill.state == "dead" or (drill.state == "finished" and not drill.kept and not drill.swept)
+        # A drill of the other cloud would be found empty here and be taken for removed.
+        if drill.local == local
+        and (drill.state == "dead" or (drill.state == "finished" and not drill.kept and not drill.swept))
     }
     reaped = {name for name in unfinished if _was_reaped(settings, name)}
     # The tagging API goes on naming what is gone: a tag alone counts only when a describe call finds something.
@@ -111,6 +113,12 @@ def remove(
     if is_being_written(path):
         raise RefusedError(
             f"Drill {drill_id} is running.", hint="Stop it with Ctrl-C: it tears its own environment down."
+        )
+    if path.is_file() and drills.describe(settings.drills, drill_id).local != (local is not None):
+        where = "the embedded cloud" if local is None else "AWS"
+        raise RefusedError(
+            f"Drill {drill_id} ran on {where}, so nothing of it can be removed here.",
+            hint="Say --local for drills of the embedded cloud, and only for those.",
         )
     with Journal(path, drill_id) as journal:
         journal.append("reaping-started", {"account": account})

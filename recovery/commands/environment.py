@@ -66,7 +66,7 @@ def status(context: typer.Context) -> None:
     Example: recovery environment status
     """
     here = session(context)
-    found = reaping.find_candidates(here.settings, here.dr, datetime.now(UTC))
+    found = reaping.find_candidates(here.settings, here.dr, datetime.now(UTC), local=here.local_wanted)
     if here.screen.as_json:
         here.screen.document({"environments": [vars(item) for item in found]})
     here.screen.table(
@@ -103,7 +103,7 @@ def reap(context: typer.Context, dry_run: DryRun = False) -> None:  # noqa: FBT0
     Example: recovery --yes environment reap
     """
     here = session(context)
-    found = reaping.find_candidates(here.settings, here.dr, datetime.now(UTC))
+    found = reaping.find_candidates(here.settings, here.dr, datetime.now(UTC), local=here.local_wanted)
     for item in found:
         here.screen.say(f"{'reap' if item.reap else 'keep'} {item.drill}: {item.reason}")
     wanted = [item.drill for item in found if item.reap]

@@ -72,6 +72,8 @@ class Provider(sdk.Provider):
         )
 
     def _kind(self, token: str) -> Kind:
+        # The SDK takes the type from the URN, where the types of all parents stand before it, separated by $.
+        token = token.rsplit("$", 1)[-1]
         kind = KINDS.get(token)
         if kind is None:
             message = (

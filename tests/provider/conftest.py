@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import itertools
 import json
@@ -179,3 +180,4 @@ def deployment(pulumi_home: Path, tmp_path: Path, endpoint: str) -> Iterator[Cal
     for each in made:
         with contextlib.suppress(auto.CommandError):
             each.destroy()
+    gc.collect()  # what a program left behind is found in its own test, not in the next one

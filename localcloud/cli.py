@@ -101,7 +101,10 @@ def start(
     *,
     home: HomeOption = default_home(),  # noqa: B008  # the same for the life of a process
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free one.")
+        int,
+        typer.Option(
+            envvar="AGENTVERSE_LOCALCLOUD_PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 takes any free one."
+        ),
     ] = DEFAULT_PORT,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in this terminal until Ctrl-C.")] = False,
     images: Annotated[

@@ -143,14 +143,20 @@ def stop(home_path: Path) -> bool:
     if not home.path.is_dir():
         return False
     home.prepare()
-    instance = running_instance(home_path)
-    if instance is not None:
-        process = same_process(instance.pid, instance.started)
-        if process is not None:
-            _end(process, signal.SIGTERM)
-    with _holding(home):
-        clean_up(home)
-    return instance is not None
+    stopped = False
+    while True:
+        instance = running_instance(home_path)
+        if instance is not None:
+            stopped = True
+            process = same_process(instance.pid, instance.started)
+            if process is not None:
+                _end(process, signal.SIGTERM)
+        try:
+            with _holding(home):
+                clean_up(home)
+        except AlreadyRunningError:
+            continue  # it was still starting: now that it runs, it can be stopped
+        return stopped
 
 
 def _end(process: psutil.Process, number: signal.Signals) -> None:

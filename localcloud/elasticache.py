@@ -25,7 +25,7 @@ from moto.elasticache.models import CacheCluster, ElastiCacheBackend
 from moto.elasticache.responses import ElastiCacheResponse
 
 from localcloud.addresses import Addresses
-from localcloud.hooks import wrap
+from localcloud.hooks import add, wrap
 from localcloud.reconciler import Context, Reconciler
 from localcloud.redis_server import RedisServer
 from localcloud.settings import Home
@@ -88,7 +88,7 @@ class ElastiCache:
         wrap(ElastiCacheBackend, "delete_replication_group", self._delete)
         wrap(ElastiCacheResponse, "modify_replication_group", self._modify)
         # moto has no such action: it makes and describes subnet groups, and keeps them for ever.
-        ElastiCacheResponse.delete_cache_subnet_group = self._delete_subnet_group
+        add(ElastiCacheResponse, "delete_cache_subnet_group", self._delete_subnet_group)
 
     def reset(self) -> None:
         with self._guard:
@@ -238,21 +238,18 @@ class ElastiCache:
                     setattr(group, attribute, value)
             return answer
 
-    @property
-    def _delete_subnet_group(self) -> Callable[[_Response], ActionResult]:
-        def delete(response: _Response) -> ActionResult:
-            backend = response.elasticache_backend
-            name = str(response._get_param("CacheSubnetGroupName") or "").lower()  # noqa: SLF001  # moto's way to a parameter
-            with self._guard:
-                known = {key.lower(): key for key in backend.cache_subnet_groups}
-                if name not in known:
-                    raise CacheSubnetGroupNotFound(name)
-                if any((group.cache_subnet_group_name or "").lower() == name for group in _groups(backend)):
-                    raise _SubnetGroupInUseError(name)
-                del backend.cache_subnet_groups[known[name]]
-            return EmptyResult()
-
-        return delete
+    def _delete_subnet_group(self, response: _Response) -> ActionResult:
+        backend = response.elasticache_backend
+        name = str(response._get_param("CacheSubnetGroupName") or "").lower()  # noqa: SLF001  # moto's way to a parameter
+        with self._guard:
+            known = {key.lower(): key for key in backend.cache_subnet_groups}
+            if name not in known:
+                raise CacheSubnetGroupNotFound(name)
+            users = (*backend.replication_groups.values(), *backend.cache_clusters.values())
+            if any((user.cache_subnet_group_name or "").lower() == name for user in users):
+                raise _SubnetGroupInUseError(name)
+            del backend.cache_subnet_groups[known[name]]
+        return EmptyResult()
 
 
 class _SubnetGroupInUseError(ElastiCacheException):
@@ -260,10 +257,6 @@ class _SubnetGroupInUseError(ElastiCacheException):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Cache subnet group {name} is currently in use by a replication group.")
-
-
-def _groups(backend: _Backend) -> list[_Group]:
-    return [*backend.replication_groups.values(), *backend.cache_clusters.values()]
 
 
 # What ModifyReplicationGroup may set, that moto's own does not, and that changes nothing but the record.

@@ -16,3 +16,14 @@ def wrap(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
         return replacement(original, self, *args, **kwargs)
 
     setattr(owner, name, method)
+
+
+def add(owner: Any, name: str, action: Callable[..., Any]) -> None:
+    """Give `owner` a method it lacks: `owner.name` calls `action(self, ...)`."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return action(self, *args, **kwargs)
+
+    # moto finds its actions by their names.
+    method.__name__ = name
+    setattr(owner, name, method)

@@ -45,7 +45,13 @@ class LocalcloudError(Exception):
 
 
 def default_home() -> Path:
-    """Return this user's home for embedded clouds: short, and where an unprivileged user can reach it."""
+    """Return this user's home for embedded clouds: AGENTVERSE_LOCALCLOUD_HOME, else one of its own.
+
+    The latter is short, and where an unprivileged user can reach it.
+    """
+    chosen = os.environ.get("AGENTVERSE_LOCALCLOUD_HOME")
+    if chosen:
+        return Path(chosen).absolute()
     return Path(f"/var/tmp/agentverse-localcloud-{os.getuid()}")  # noqa: S108  # owner and mode are checked when used
 
 

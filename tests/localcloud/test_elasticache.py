@@ -163,3 +163,23 @@ def test_two_groups_both_have_the_port_they_asked_for(create: Create) -> None:
     assert ping(first)
     assert ping(second)
     assert first["NodeGroups"][0]["PrimaryEndpoint"]["Port"] == 6390
+
+
+def test_a_subnet_group_can_be_deleted_once_no_group_uses_it(
+    create: Create, elasticache: ElastiCacheClient, cloud: RunningCloud
+) -> None:
+    ec2 = cloud.client("ec2", "us-west-2")
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    elasticache.create_cache_subnet_group(
+        CacheSubnetGroupName="caches", CacheSubnetGroupDescription="for caches", SubnetIds=[subnet]
+    )
+    group = create(CacheSubnetGroupName="caches")["ReplicationGroupId"]
+    with pytest.raises(ClientError, match="CacheSubnetGroupInUse"):
+        elasticache.delete_cache_subnet_group(CacheSubnetGroupName="caches")
+    elasticache.delete_replication_group(ReplicationGroupId=group)
+    elasticache.delete_cache_subnet_group(CacheSubnetGroupName="caches")
+    with pytest.raises(ClientError, match="CacheSubnetGroupNotFoundFault"):
+        elasticache.describe_cache_subnet_groups(CacheSubnetGroupName="caches")
+    with pytest.raises(ClientError, match="CacheSubnetGroupNotFoundFault"):
+        elasticache.delete_cache_subnet_group(CacheSubnetGroupName="caches")

@@ -28,6 +28,7 @@ from semver import VersionInfo
 
 from recovery.errors import CheckFailedError, EnvironmentLacksError, RecoveryError, RefusedError, RunInterruptedError
 from recovery.outputs import Outputs, read_outputs
+from recovery.processes import MARK, end_marked
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,10 +75,11 @@ def find_pulumi() -> Path:
 class _Command(automation.PulumiCommand):
     """The SDK's command runner, with processes that can be interrupted and killed from another thread."""
 
-    def __init__(self, program: Path, on_process: OnProcess) -> None:
+    def __init__(self, program: Path, drill_id: str, on_process: OnProcess) -> None:
         # The parent's constructor starts the CLI only to ask its version, which set-up has pinned already.
         self.command = str(program)
         self.version = VersionInfo.parse(metadata.version("pulumi"))
+        self._drill_id = drill_id
         self._on_process = on_process
         self._mutex = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
@@ -91,7 +93,7 @@ class _Command(automation.PulumiCommand):
         on_error: Callable[[str], Any] | None = None,
     ) -> automation.CommandResult:
         """Run one CLI command as the SDK does, in a session of its own. Raises the SDK's CommandError."""
-        env = {**os.environ, **additional_env, "PULUMI_AUTOMATION_API": "true"}
+        env = {**os.environ, **additional_env, "PULUMI_AUTOMATION_API": "true", MARK: self._drill_id}
         env["PATH"] = os.pathsep.join([str(Path(self.command).parent), env.get("PATH", os.defpath)])
         output: dict[str, list[str]] = {"stdout": [], "stderr": []}
         with subprocess.Popen(
@@ -171,7 +173,7 @@ class Environment:
                 f"{self._platform.dr_region}, with PULUMI_CONFIG_PASSPHRASE; --local sets its own.",
             )
         if self._command is None:
-            self._command = _Command(find_pulumi(), self._on_process)
+            self._command = _Command(find_pulumi(), self.drill_id, self._on_process)
         self._copy_project(config)
         region = self._platform.dr_region
         return automation.LocalWorkspace(
@@ -354,8 +356,7 @@ class Environment:
 
     def kill(self) -> None:
         """Kill every Pulumi process of this environment at once; its stack keeps a lock that a reaper removes."""
-        if self._command is not None:
-            self._command.signal(signal.SIGKILL)
+        end_marked(self.drill_id)
 
 
 def list_stacks(workspace: automation.LocalWorkspace) -> list[tuple[str, bool]]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from recovery import drills
 from recovery.clients import AwsError, aws_problem, refuse_foreign_account
@@ -23,6 +20,7 @@ from recovery.errors import RefusedError
 from recovery.journal import Event, Journal, is_being_written, read_journal
 from recovery.procedures.quarterly import sweep_drill
 from recovery.procedures.running import end_blackout
+from recovery.processes import end_marked
 from recovery.sweep import Sweeper
 
 if TYPE_CHECKING:
@@ -122,7 +120,9 @@ def remove(
         )
     with Journal(path, drill_id) as journal:
         journal.append("reaping-started", {"account": account})
-        _end_orphans(journal.events, note)
+        # Processes that outlived their drill would go on making what is about to be removed.
+        for pid in end_marked(drill_id):
+            note(f"ended orphaned process {pid}")
         if local is not None:
             for region in _dark_regions(journal.events):
                 end_blackout(journal, local, region)
@@ -204,19 +204,3 @@ def _dark_regions(events: list[Event]) -> list[str]:
         elif event.event == "outage-over":
             dark.pop(str(event.data.get("region")), None)
     return list(dark)
-
-
-def _end_orphans(events: list[Event], note: Callable[[str], None]) -> None:
-    """End Pulumi processes that outlived their drill: they would go on making what is about to be removed."""
-    for event in events:
-        if event.event != "process-started":
-            continue
-        with suppress(psutil.Error):
-            process = psutil.Process(int(str(event.data["pid"])))
-            # A number can be another process's by now; its start time cannot.
-            if abs(process.create_time() - float(str(event.data["created"]))) < 0.01:
-                note(f"ending orphaned process {process.pid}")
-                family = [process, *process.children(recursive=True)]
-                for member in family:
-                    member.kill()
-                psutil.wait_procs(family, timeout=10)

@@ -197,7 +197,8 @@ class CopyScanner:
         tag = _DOLLAR_TAG.match(buffer, at)
         if tag is None:
             if len(buffer) - at < 130 and b"\n" not in buffer[at:]:  # a tag has 63 bytes at most; wait for the rest
-                return self._take(buffer, start, at) if at > start else None
+                # The byte before stays too: it tells a tag from a name.
+                return self._take(buffer, start, at - 1) if at - 1 > start else None
             return self._take(buffer, start, at + 1)
         if at > 0 and _is_word(buffer[at - 1 : at]):  # a$b$c is a name
             return self._take(buffer, start, at + 1)

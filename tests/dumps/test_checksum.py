@@ -1,0 +1,91 @@
+"""A table's checksum: the same for the same rows in any order, another for any other value."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from recovery.dumps import checksum
+from recovery.dumps.snapshot import take_snapshot
+
+values = st.none() | st.text(st.sampled_from('ab,"\\(){}\n\t é'), max_size=4)
+rows = st.lists(st.tuples(values, values, st.none() | st.integers(-5, 5)), min_size=1, max_size=6)
+
+
+def content(dsn: str, table: str = "t") -> checksum.Content:
+    with take_snapshot(dsn) as snapshot:
+        return checksum.measure(dsn, snapshot.identifier, snapshot.relations, jobs=1)["public", table]
+
+
+def store(dsn: str, data: list[tuple[str | None, str | None, int | None]]) -> checksum.Content:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS t; CREATE TABLE t (a text, b text, c int)")
+        connection.cursor().executemany("INSERT INTO t VALUES (%s, %s, %s)", data)
+    return content(dsn)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(first=rows, second=rows)
+def test_equal_multisets_and_only_those_are_equal(
+    database: str,
+    first: list[tuple[str | None, str | None, int | None]],
+    second: list[tuple[str | None, str | None, int | None]],
+) -> None:
+    one, other = store(database, first), store(database, second)
+    assert store(database, first[::-1]) == one
+    same = sorted(map(repr, first)) == sorted(map(repr, second))
+    assert (one == other) is same
+
+
+def test_null_empty_and_nested_delimiters_are_all_different(database: str) -> None:
+    candidates: list[tuple[str | None, str | None, int | None]] = [
+        (None, None, None), ("", None, None), (None, "", None), (",", "", None), ("", ",", None), ("a,b", "", 1),
+        ("a", "b", 1), ('"', None, None), ('""', None, None), ("\\", None, None), ("(,)", None, None),
+    ]  # fmt: skip
+    assert len({store(database, [row]) for row in candidates}) == len(candidates)
+
+
+def test_a_table_in_pieces_has_the_checksum_of_the_whole(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t AS SELECT i, repeat(md5(i::text), 20) AS x FROM generate_series(1, 20000) i")
+        connection.execute("DELETE FROM t WHERE i % 3 = 0")
+    with take_snapshot(database) as snapshot:
+        whole = checksum.measure(database, snapshot.identifier, snapshot.relations, jobs=1)
+        saved, checksum.PIECE_BYTES = checksum.PIECE_BYTES, 1024 * 1024
+        try:
+            pieces = checksum.measure(database, snapshot.identifier, snapshot.relations, jobs=3)
+        finally:
+            checksum.PIECE_BYTES = saved
+    assert pieces == whole
+
+
+def test_the_order_of_columns_makes_no_difference_and_their_names_do(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 2), (3, 4)")
+        one = content(database)
+        connection.execute("DROP TABLE t; CREATE TABLE t (b int, gone int, a int); ALTER TABLE t DROP COLUMN gone")
+        connection.execute("INSERT INTO t (a, b) VALUES (3, 4), (1, 2)")
+        assert content(database) == one
+        connection.execute("ALTER TABLE t RENAME a TO c")
+        assert content(database) != one
+
+
+def test_a_failed_query_ends_all_workers_and_names_the_cause(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE a (x int); CREATE TABLE b (x int); INSERT INTO a VALUES (0)")
+    with take_snapshot(database) as snapshot:
+
+        def work(worker: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+            worker.execute(sql.SQL("SELECT 1 / x FROM {}").format(sql.Identifier("public", name)))
+
+        try:
+            checksum.in_snapshot(
+                database, snapshot.identifier, lambda _: ["a", "b"], work, jobs=2, stop=threading.Event()
+            )
+        except psycopg.errors.DivisionByZero:
+            return
+    raise AssertionError("a division by zero passed unnoticed")

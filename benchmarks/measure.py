@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from examples.agentverse.rehearsal import Cloud, embedded_cloud, environment_of
+from examples.agentverse.rehearsal import embedded_cloud, environment_of
 
 
 def say(text: str) -> None:
@@ -48,7 +48,7 @@ def short_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def cloud() -> Iterator[Cloud]:
-    """Yield an embedded cloud of this benchmark's own; its variables are set for this process too."""
-    with short_folder() as home, embedded_cloud(say, home=home / "c", port=0) as own, environment_of(own.environment):
-        yield own
+def cloud() -> Iterator[None]:
+    """Run an embedded cloud of this benchmark's own for the time of the block, with its variables set."""
+    with short_folder() as home, embedded_cloud(say, home=home / "c", port=0) as own, environment_of(own):
+        yield

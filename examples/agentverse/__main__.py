@@ -47,7 +47,7 @@ def _say(text: str) -> None:
 def seed(
     *,
     dsn: Annotated[
-        str | None, typer.Option(help="Database, without a password; AGENTVERSE_DATABASE_DSN may have one.")
+        str | None, typer.Option(help="Database, without a password; AGENTVERSE_DATABASE_URL may have one.")
     ] = None,
     secret: Annotated[str | None, typer.Option(metavar="ARN", help="Secret with username and password.")] = None,
     host: Annotated[str | None, typer.Option(help="With --secret: the database's host.")] = None,

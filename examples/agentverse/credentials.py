@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from examples.agentverse.errors import EnvironmentLacksError, WrongUsageError
 
-DSN_VARIABLE = "AGENTVERSE_DATABASE_DSN"
+DSN_VARIABLE = "AGENTVERSE_DATABASE_URL"
 
 
 def dsn_from_secret(secret: str, *, host: str, port: int, database: str, region: str | None = None) -> str:
@@ -48,7 +48,7 @@ def dsn_from_secret(secret: str, *, host: str, port: int, database: str, region:
 def choose_dsn(
     *, dsn: str | None, secret: str | None, host: str | None, port: int, database: str, region: str | None
 ) -> str:
-    """Return the DSN that was meant: given, made from a secret, or from the environment (AGENTVERSE_DATABASE_DSN).
+    """Return the DSN that was meant: given, made from a secret, or from the environment (AGENTVERSE_DATABASE_URL).
 
     Raises WrongUsageError where there is none, where there are two, or where a given DSN carries a password: every
     process of this machine can read another one's arguments.

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,26 +33,16 @@ def drill(wishes: production.Wishes, say: Say, *, home: Path | None, port: int |
 
     `arguments` go to `recovery drill quarterly` as they are. A cloud that ran already is used and left running.
     """
-    with embedded_cloud(say, home=home, port=port) as cloud, environment_of(cloud.environment):
+    with embedded_cloud(say, home=home, port=port) as variables, environment_of(variables):
         production.up(wishes, say)
-        return _run(cloud.recovery("--yes", "drill", "quarterly", *arguments))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cloud:
-    """A running embedded cloud: the variables that point at it, and whether it is the one that `--local` finds."""
-
-    environment: dict[str, str]
-    default: bool
-
-    def recovery(self, *arguments: str) -> list[str]:
-        """Return the command line of `recovery` that acts on this cloud when run with its environment."""
-        return [sys.executable, "-m", "recovery", *(["--local"] if self.default else []), *arguments]
+        return _run([sys.executable, "-m", "recovery", "--local", "--yes", "drill", "quarterly", *arguments])
 
 
 @contextmanager
-def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = None) -> Iterator[Cloud]:
-    """Yield the embedded cloud of this home, started if need be; stop it at the end if it did not run before.
+def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = None) -> Iterator[dict[str, str]]:
+    """Yield the variables that point at the embedded cloud of this home, which is started if need be.
+
+    A cloud that did not run before is stopped at the end.
 
     Raises EnvironmentLacksError where it cannot be started.
     """
@@ -75,8 +64,8 @@ def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = Non
         if running.returncode:
             raise EnvironmentLacksError("the embedded cloud does not tell where it is", detail=running.stderr.strip())
         document = json.loads(running.stdout)
-        # Without --local, recovery must be told which account it may touch.
-        yield Cloud(environment={**document["env"], "AGENTVERSE_ACCOUNT": document["account"]}, default=home is None)
+        # Its folder too: that is how `recovery --local` finds this cloud and no other.
+        yield {**document["env"], "AGENTVERSE_LOCALCLOUD_HOME": document["home"]}
     finally:
         if started:
             stopped = _localcloud("stop", *where, seconds=_STOP_SECONDS)

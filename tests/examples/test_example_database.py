@@ -160,7 +160,7 @@ def test_an_unreachable_database_is_a_lack_of_the_environment(tmp_path: Path) ->
 
 def test_the_command_seeds_what_the_environment_names_and_counts_it_as_json(new_database: NewDatabase) -> None:
     dsn = new_database()
-    done = _example("seed", "--scale", "2", "--json", AGENTVERSE_DATABASE_DSN=dsn)
+    done = _example("seed", "--scale", "2", "--json", AGENTVERSE_DATABASE_URL=dsn)
     assert done.returncode == 0, done.stderr
     with database.connect(dsn) as connection:
         assert json.loads(done.stdout)["rows"] == database.counts(connection)

@@ -131,8 +131,8 @@ def embedded() -> Iterator[dict[str, str]]:
     home = Path(tempfile.mkdtemp(prefix="avx-", dir="/var/tmp"))
     home.chmod(0o711)
     try:
-        with embedded_cloud(_silent, home=home, port=0) as own, environment_of(own.environment):
-            yield own.environment
+        with embedded_cloud(_silent, home=home, port=0) as own, environment_of(own):
+            yield own
     finally:
         shutil.rmtree(home)
 

@@ -19,8 +19,8 @@ from recovery.dumps.window import Window
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SMALL_PIECE_BYTES = 1024 * 1024
-_LONG_ROW_BYTES = 4 * 1024 * 1024
+_SMALL_PIECE_BYTES = 512 * 1024
+_LONG_ROW_BYTES = 1024 * 1024
 
 # In these client encodings a byte that looks like a quote or a backslash can be half of a character.
 _UNSAFE_ENCODINGS = {b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB"}

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 READ_BYTES = 1024 * 1024
-PIECE_BYTES = 4 * 1024 * 1024
+# Large enough that Python's part per piece does not count, small enough that many under way stay below 150 MB.
+PIECE_BYTES = 1024 * 1024
 # Standard input has to be kept to be read twice; more than this on a task's small disk would be the next accident.
 SPOOL_LIMIT_BYTES = 1024 * 1024 * 1024
 _S3_PART_BYTES = 8 * 1024 * 1024

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _REPORT_SECONDS = 0.5
 # Rows on their way to the server.  With the reader's own few pieces and Python itself this stays below 150 MB.
-_BYTES_UNDER_WAY = 32 * 1024 * 1024
+_BYTES_UNDER_WAY = 16 * 1024 * 1024
 
 # Whether rows may arrive in any order and beside other tables': an ordinary table without triggers (foreign keys are
 # triggers) or rules, of which no constraint, default or generated column runs a function that somebody wrote.

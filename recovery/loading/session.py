@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 # A restore's connections wait long for the server; a peer that is gone must still be noticed within minutes.
+
+_WRITE_BYTES = 256 * 1024
+
 _KEEPALIVES = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
 
 # A value in an error's context is a person's data: it belongs in no log.
@@ -142,7 +145,9 @@ class Session:
             with self.connection.cursor() as cursor:
                 with cursor.copy(block.statement.text) as copy:
                     for piece in pieces:
-                        copy.write(piece)
+                        # libpq's buffer grows to what is written at once and never shrinks.
+                        for start in range(0, len(piece), _WRITE_BYTES):
+                            copy.write(piece[start : start + _WRITE_BYTES])
                 return cursor.rowcount
         except psycopg.Error as error:
             what = f"line {block.statement.line} of the dump, rows of {block.table}"

@@ -189,7 +189,7 @@ def _object_problem(s3: Any, bucket: str, key: str, manifest: Manifest) -> str |
 
 
 def _same_shape(stated: str, manifest: Manifest) -> bool:
-    """Whether the stated checksum is of the whole, or of as many parts as the writer's, so that they can be compared."""
+    """Whether the stated checksum is of the whole or of as many parts as the writer's: then the two can be compared."""
     own = manifest.object_checksum
     return "-" not in stated or (own is not None and stated.partition("-")[2] == own.partition("-")[2])
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 
-# S3 takes 10,000 parts of 5 MiB to 5 GiB. Growing parts keep memory low for small dumps and still reach large ones:
-# 2,000 parts of 8 MiB, 2,000 of 16 MiB and the rest of 32 MiB are 235 GiB compressed; past that they double.
-_PART_SIZES = ((2000, 8 * MIB), (4000, 16 * MIB), (9000, 32 * MIB), (9500, 256 * MIB), (10_000, 4096 * MIB))
+# S3 takes 10,000 parts of 5 MiB to 5 GiB.  Parts are held in memory while they are sent, so they are small as long as
+# the number allows: 39 GiB in parts of 8 MiB, 62 GiB more in parts of 16 MiB sent one at a time; past these 100 GiB of
+# compressed dump memory grows with the parts.
+_PART_SIZES = ((5000, 8 * MIB), (9000, 16 * MIB), (9700, 64 * MIB), (10_000, 4096 * MIB))
 
 _PARALLEL = 2
 
@@ -130,7 +131,7 @@ class StreamingUpload:
             del self._buffer[:size]
             digest = hashlib.sha256(body).digest()
             self._digests.append(digest)
-            self._wait(_PARALLEL - 1)
+            self._wait(_PARALLEL - 1 if size <= _PART_SIZES[0][1] else 0)
             self._running.add(self._pool.submit(self._part, len(self._digests), body, digest))
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
             raise storage_error(error, **self._where) from error

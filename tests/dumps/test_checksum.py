@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from recovery.dumps import checksum
+from recovery.dumps import checksum, session
 from recovery.dumps.snapshot import take_snapshot
 
 values = st.none() | st.text(st.sampled_from('ab,"\\(){}\n\t é'), max_size=4)
@@ -89,3 +90,30 @@ def test_a_failed_query_ends_all_workers_and_names_the_cause(database: str) -> N
         except psycopg.errors.DivisionByZero:
             return
     raise AssertionError("a division by zero passed unnoticed")
+
+
+def test_a_migration_waiting_for_the_snapshot_is_not_waited_for_in_turn(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (x int)")
+    monkeypatch.setattr(session.connect, "__kwdefaults__", {"read_only": True, "lock_timeout_seconds": 0.3})
+
+    def migrate() -> None:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("ALTER TABLE t ADD y int")
+
+    migration = threading.Thread(target=migrate)
+    waiting = (
+        "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+        " WHERE NOT l.granted AND d.datname = %s"
+    )
+    try:
+        with take_snapshot(database) as snapshot, psycopg.connect(database, autocommit=True) as watcher:
+            migration.start()
+            while watcher.execute(waiting, (snapshot.database,)).fetchone() != (1,):
+                pass
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                checksum.measure(database, snapshot.identifier, snapshot.relations, jobs=2)
+    finally:
+        migration.join()

@@ -282,3 +282,23 @@ def test_a_copy_on_a_newer_major_version_passes(
     load(backup, target, 18)
     found = verify(target, manifest=backup.manifest)
     assert [(r.name, r.reason, r.evidence) for r in found.rungs if r.outcome is Outcome.FAIL] == []
+
+
+def test_amcheck_is_asked_when_it_is_there_or_may_be_installed(make_database15: Callable[..., str]) -> None:
+    database = make_database15()
+    with psycopg.connect(database, autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_available_extensions WHERE name = 'amcheck'").fetchone() is None:
+            pytest.skip("this machine's PostgreSQL 15 has no amcheck")
+        connection.execute("CREATE TABLE t (x int PRIMARY KEY, y text); CREATE INDEX ON t (y)")
+        connection.execute("INSERT INTO t SELECT i, i FROM generate_series(1, 5000) i")
+        assert verify(database).rung("indexes").outcome is Outcome.NOT_RUN
+        found = verify(database, options=Checks(install_checks=True)).rung("indexes")
+        # The third index is the one of the TOAST table.
+        assert (found.outcome, found.evidence) == (Outcome.PASS, {"indexes": 3, "heaps": 1})
+        # An index that has lost what the table has: exactly what a broken collation or disk makes.
+        connection.execute("UPDATE pg_index SET indisready = false WHERE indexrelid = 't_y_idx'::regclass")
+        connection.execute("INSERT INTO t SELECT i, i FROM generate_series(5001, 5100) i")
+        connection.execute("UPDATE pg_index SET indisready = true WHERE indexrelid = 't_y_idx'::regclass")
+    found = verify(database).rung("indexes")
+    assert found.outcome is Outcome.FAIL
+    assert "t_y_idx" in found.evidence["problems"][0]

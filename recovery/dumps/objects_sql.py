@@ -265,7 +265,8 @@ SELECT 'default privileges',
        ARRAY(SELECT pg_catalog.format('%s=%s%s', CASE WHEN x.grantee = 0 THEN 'public'
                                                  ELSE pg_catalog.pg_get_userbyid(x.grantee) END, x.privilege_type,
                                       CASE WHEN x.is_grantable THEN '*' ELSE '' END)
-               FROM pg_catalog.aclexplode(a.defaclacl) x ORDER BY 1)::pg_catalog.text, NULL, NULL
+               FROM pg_catalog.aclexplode(a.defaclacl) x ORDER BY 1)::pg_catalog.text,
+       pg_catalog.pg_get_userbyid(a.defaclrole)::pg_catalog.text, NULL
   FROM pg_catalog.pg_default_acl a
 UNION ALL
 SELECT 'subscription', s.subname, '', pg_catalog.pg_get_userbyid(s.subowner)::pg_catalog.text, NULL

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from recovery.dumps.facts import DumpFacts
     from recovery.dumps.manifest import Manifest
 
+_FIRST_WITH_SET_OPTION = 16
+
 Answer = tuple[Outcome, str, dict[str, Any]]
 
 _TITLES = {
@@ -170,8 +172,12 @@ class _Ladder:
     def _grants(self, snapshot: Snapshot) -> Answer:
         with snapshot.connection.transaction():
             found = describe.read_objects(snapshot.connection)
-            rows = snapshot.connection.execute("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles").fetchall()
-        return compare.grants(self._original, found, {str(row[0]) for row in rows})
+            rows = snapshot.connection.execute(
+                "SELECT r.rolname::pg_catalog.text, pg_catalog.pg_has_role(r.oid, %s) FROM pg_catalog.pg_roles r",
+                ("SET" if snapshot.major >= _FIRST_WITH_SET_OPTION else "MEMBER",),
+            ).fetchall()
+        roles = {str(name) for name, _ in rows}
+        return compare.grants(self._original, found, roles, {str(name) for name, assumable in rows if assumable})
 
     def _rows(self, snapshot: Snapshot) -> Answer:
         expected = self._original.tables

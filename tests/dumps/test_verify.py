@@ -17,6 +17,7 @@ from recovery.dumps.catalogue import Backup
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.writer import take_backup
 from recovery.errors import UsageError
+from recovery.restore import restore
 from recovery.verify import RUNG_NAMES, Checks, Outcome, SampleQuery, Verification, verify
 
 ORIGINAL = Path(__file__).with_name("original.sql").read_text()
@@ -150,6 +151,19 @@ def test_without_a_manifest_only_what_the_dump_tells_is_checked(pair: tuple[Back
     run(target, "DELETE FROM app.unlogged; DROP TABLE app.secured")
     found = verify(target, facts=facts)
     assert (found.rung("rows").outcome, found.rung("schema").outcome) == (Outcome.FAIL, Outcome.FAIL)
+
+
+def test_owners_that_a_master_role_cannot_give_back_are_stated_and_not_failed(
+    pair: tuple[Backup, str], make_database: Callable[..., str], master16: str
+) -> None:
+    backup, _ = pair
+    target = make_conninfo(make_database(owner=master16), user=master16)
+    restore(str(backup.path), target, manifest=backup.manifest)
+    found = verify(target, manifest=backup.manifest)
+    assert [(rung.name, rung.reason, rung.evidence) for rung in found.rungs if rung.outcome is Outcome.FAIL] == []
+    assert "not this role's to use: postgres" in found.rung("grants").reason
+    run(target, "GRANT INSERT ON app.nodes TO PUBLIC")
+    assert verify(target, manifest=backup.manifest).rung("grants").outcome is Outcome.FAIL
 
 
 def test_a_required_rung_that_was_not_run_fails_the_verdict(database: str) -> None:

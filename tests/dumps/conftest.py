@@ -8,11 +8,14 @@ fixture's name says otherwise.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import os
 import secrets
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -62,6 +65,11 @@ def _drop_privileges() -> dict[str, Any]:
     return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
+def _die_with_parent() -> None:
+    """Ask Linux to end the server with the test session, however that ends (a timeout, a kill)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # 1 is PR_SET_PDEATHSIG
+
+
 @contextlib.contextmanager
 def _running_server(major: int) -> Iterator[Server]:
     try:
@@ -89,6 +97,7 @@ def _running_server(major: int) -> Iterator[Server]:
             stdout=log,
             stderr=log,
             cwd=folder,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # no thread runs yet
             **_drop_privileges(),
         )
         server = Server(major, folder, process)
@@ -104,7 +113,7 @@ def _running_server(major: int) -> Iterator[Server]:
                     time.sleep(0.05)
             yield server
         finally:
-            process.send_signal(3)  # SIGQUIT: an immediate shutdown; nothing here outlives the session
+            process.send_signal(signal.SIGQUIT)  # an immediate shutdown; nothing here outlives the session
             process.wait(30)
     finally:
         log.close()

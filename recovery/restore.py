@@ -114,7 +114,10 @@ def restore(
                 rulebook = Rulebook()
                 session = Session(side.connect(), rulebook, notes)
                 stack.callback(session.close)
-                pool = Pool([Session(side.connect(), rulebook, notes) for _ in range(jobs)])
+                sessions = [Session(side.connect(), rulebook, notes) for _ in range(jobs)]
+                for worker in sessions:
+                    worker.use_memory(jobs)
+                pool = Pool(sessions)
                 stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
             loader = Loader(reader, session, pool, notes, stored=dump.size, progress=progress)

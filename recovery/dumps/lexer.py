@@ -39,13 +39,14 @@ class Lexer:
     """Reads one dump from its pieces of text, which may be cut anywhere.
 
     After :meth:`items` is exhausted, ``is_pg_dump`` says whether the text claims to be pg_dump's, ``complete`` whether
-    it ends as pg_dump ends, ``server_version`` and ``pg_dump_version`` what it says about its origin.
+    it ends as pg_dump ends, ``server_version`` and ``pg_dump_version`` what it says about its origin.  ``codec`` is
+    Python's name of the encoding in force.
     """
 
     def __init__(self, text: Iterator[bytes]) -> None:
         self._window = Window(text)
         self._plain_strings = True  # standard_conforming_strings
-        self._codec = "utf-8"
+        self.codec = "utf-8"
         self._label: Label | None = None
         self.is_pg_dump = False
         self.is_cluster_dump = False
@@ -156,12 +157,12 @@ class Lexer:
                 hint="dump again with `pg_dump --encoding=UTF8`",
             )
         else:
-            self._codec = codec_of(value)
+            self.codec = codec_of(value)
 
     # -- COPY
 
     def _copy_block(self, statement: Statement) -> CopyBlock:
-        read = read_copy(statement.text, self._codec)
+        read = read_copy(statement.text, self.codec)
         if read is None:
             raise self._window.bad(
                 "a COPY that is not `COPY table (columns) FROM stdin` as pg_dump writes it",

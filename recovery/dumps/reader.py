@@ -184,25 +184,30 @@ class DumpReader:
                 self._look_at_create(text)
             case b"INSERT":
                 if found := _INSERT.match(text):
-                    self._inserted.add(_key(found.group(1)))
+                    self._inserted.add(self._key(found.group(1)))
             case b"ALTER":
                 if found := _ATTACH.match(text):
-                    self._parents[_key(found.group(2))] = _key(found.group(1))
+                    self._parents[self._key(found.group(2))] = self._key(found.group(1))
             case b"SELECT":
                 if found := _SETVAL.match(text):
-                    sequence = _key(found.group(1).replace(b"''", b"'"))
+                    sequence = self._key(found.group(1).replace(b"''", b"'"))
                     self._sequences[sequence] = (int(found.group(2)), found.group(3).lower() == b"true")
 
     def _look_at_create(self, text: bytes) -> None:
         if found := _TABLE.match(text):
-            table = _key(found.group(1))
+            table = self._key(found.group(1))
             self._rows.setdefault(table, 0)
             if _PARTITIONED.search(text):
                 self._partitioned.add(table)
         elif found := _EXTENSION.match(text):
-            self.extensions.append(unquote(found.group(1)))
+            self.extensions.append(unquote(found.group(1), self._lexer.codec))
         elif _CREATE_DATABASE.match(text):
             self._databases += 1
+
+    def _key(self, qualified: bytes) -> tuple[str, str]:
+        # Plain SQL files without schema names mean the default schema.
+        table = table_name(qualified, self._lexer.codec)
+        return table.schema or "public", table.name
 
     def _count(self, block: CopyBlock) -> None:
         table = (block.table.schema or "public", block.table.name)
@@ -218,9 +223,3 @@ def check(source: DumpSource, manifest: Manifest | None = None) -> DumpReader:
     for _ in reader.items():
         pass
     return reader
-
-
-def _key(qualified: bytes) -> tuple[str, str]:
-    # Plain SQL files without schema names mean the default schema.
-    table = table_name(qualified)
-    return table.schema or "public", table.name

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from recovery.dumps.statements import CopyBlock, Statement, quote
+from recovery.dumps.statements import CopyBlock, quote
 from recovery.loading.feed import Budget, Feed
 from recovery.loading.plan import (
     ALL_DATA,
@@ -24,10 +24,10 @@ from recovery.loading.pool import StoppedError, Work
 from recovery.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from recovery.dumps.reader import DumpReader
-    from recovery.dumps.statements import TableName
+    from recovery.dumps.statements import Statement, TableName
     from recovery.loading.notes import Notes
     from recovery.loading.pool import Pool
     from recovery.loading.session import Session
@@ -48,6 +48,13 @@ SELECT c.relkind = 'r' AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.
   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 _PLAIN_TABLE = "SELECT relkind = 'r' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
+
+# A role sees the progress of its own sessions.  The index itself has no name for others before it is committed.
+_INDEXES_UNDER_WAY = b"""
+SELECT relid::regclass::text, phase, COALESCE(100 * blocks_done / NULLIF(blocks_total, 0),
+       100 * tuples_done / NULLIF(tuples_total, 0), 0)
+  FROM pg_catalog.pg_stat_progress_create_index WHERE datname = pg_catalog.current_database()
+"""
 
 _TABLES_TO_ANALYZE = """
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -122,10 +129,15 @@ class Loader:
         """Collect statistics of every table, the largest first, so that the first queries are planned well."""
         found = self._main.connection.execute(_TABLES_TO_ANALYZE).fetchall()
         for schema, name in found:
-            text = f"ANALYZE {quote(schema)}.{quote(name)};".encode()
-            self._submit(Step(Statement(text, 0), {}))
+            self._pool.submit(Work(f"ANALYZE {schema}.{name}", {}, _analyze(schema, name), self._settings))
         total = len(found)
-        self._pool.wait(meanwhile=lambda: self._progress(ProgressEvent("analyze", 0, total, "tables", "")))
+
+        def report() -> None:
+            self._progress(
+                ProgressEvent("analyze", total - self._pool.left, total, "tables", ", ".join(self._pool.names))
+            )
+
+        self._pool.wait(meanwhile=report)
 
     # -- statements
 
@@ -160,7 +172,7 @@ class Loader:
 
     def _barrier(self) -> None:
         if not self._pool.is_idle:
-            self._pool.wait(meanwhile=self._report)
+            self._pool.wait(meanwhile=self._report_indexes)
         self._pool.check()
         deferred, self._deferred = self._deferred, []
         for statement in deferred:
@@ -216,7 +228,14 @@ class Loader:
 
     # -- progress
 
-    def _report(self, *, final: bool = False) -> None:
+    def _report_indexes(self) -> None:
+        """Report while only the server works: what it builds, and how far each build is."""
+        if time.monotonic() - self._reported < _REPORT_SECONDS:
+            return
+        rows = self._main.connection.execute(_INDEXES_UNDER_WAY).fetchall()
+        self._report(builds=", ".join(f"index of {table}: {phase} {percent} %" for table, phase, percent in rows))
+
+    def _report(self, *, final: bool = False, builds: str = "") -> None:
         now = time.monotonic()
         if not final and now - self._reported < _REPORT_SECONDS:
             return
@@ -226,9 +245,15 @@ class Loader:
         text = f"{self.tables} tables, {self.bytes / seconds / 1e6:.0f} MB/s"
         if 0 < done < self._stored and seconds > 1:
             text += f", {seconds * (self._stored - done) / done:.0f} s of reading left"
-        if names := self._pool.names:
+        if builds:
+            text += f"; {builds}"
+        elif names := self._pool.names:
             text += f"; now {', '.join(names[:4])}"
         self._progress(ProgressEvent("load", done, self._stored, "bytes", text))
+
+
+def _analyze(schema: str, name: str) -> Callable[[Session], None]:
+    return lambda session: session.analyze(schema, name)
 
 
 def _ends_row(piece: bytes) -> bool:

@@ -99,8 +99,9 @@ def plan(statement: Statement, is_plain_table: Callable[[TableName], bool]) -> P
 
 
 def claim(table: TableName) -> str:
-    """Return the resource that stands for a table."""
-    return f"table {table.schema}.{table.name}"
+    """Return the resource that stands for a table, the same whatever encoding its name was read in."""
+    same = table_name(table.sql)
+    return f"table {same.schema}.{same.name}"
 
 
 def _index(statement: Statement, found: re.Match[bytes], is_plain_table: Callable[[TableName], bool]) -> Plan:

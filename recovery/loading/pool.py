@@ -75,6 +75,12 @@ class Pool:
             return [work.name for work in self._running]
 
     @property
+    def left(self) -> int:
+        """How much work is not done."""
+        with self._changed:
+            return len(self._open)
+
+    @property
     def is_idle(self) -> bool:
         """Whether everything submitted is done."""
         with self._changed:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recovery.errors import EnvironmentLacksError, RecoveryError
@@ -28,16 +30,15 @@ _KEEPALIVES = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval"
 # A value in an error's context is a person's data: it belongs in no log.
 _CONTEXT_VALUE = re.compile(r': "(?:.|\n)*"')
 
-# Settings of a loading session that any role may set.  A commit need not wait for the disk: the swap's own commit
-# does, and everything written to the log before it is then on disk too.
-_LOADING_SETTINGS = (
-    "SET synchronous_commit = off",
-    "SET statement_timeout = 0",
-    "SET lock_timeout = 0",
-    "SET idle_in_transaction_session_timeout = 0",
-    "SET idle_session_timeout = 0",
-    "SET row_security = off",
-    "SET default_transaction_read_only = off",
+# Whatever role or database says: a restore takes as long as it takes, and a policy must hide nothing.
+_SESSION_SETTINGS = (
+    b"SET statement_timeout = 0",
+    b"SET lock_timeout = 0",
+    b"SET idle_in_transaction_session_timeout = 0",
+    b"SET idle_session_timeout = 0",
+    b"SET transaction_timeout = 0",
+    b"SET row_security = off",
+    b"SET default_transaction_read_only = off",
 )
 
 
@@ -52,7 +53,12 @@ def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") 
         parameters["application_name"] = f"agentverse-dr {purpose}"
         if database is not None:
             parameters["dbname"] = database
-        return psycopg.connect(make_conninfo(**parameters), autocommit=True)
+        connection = psycopg.connect(make_conninfo(**parameters), autocommit=True)
+        for setting in _SESSION_SETTINGS:
+            with contextlib.suppress(
+                psycopg.errors.UndefinedObject
+            ):  # newer than the server: then it has no such limit
+                connection.execute(setting)
     except psycopg.ProgrammingError as error:
         raise EnvironmentLacksError(
             "the address of the database cannot be understood", detail=type(error).__name__
@@ -63,6 +69,7 @@ def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") 
             detail=str(error).strip(),
             hint="check host, port, user, password and the security group",
         ) from error
+    return connection
 
 
 def explain(error: psycopg.Error, *, what: str) -> RecoveryError:
@@ -92,11 +99,8 @@ class Session:
         connection.add_notice_handler(self._notice)
         row = connection.execute("SELECT current_user").fetchone()
         self._user = None if row is None else row[0]
-        for setting in _LOADING_SETTINGS:
-            try:
-                connection.execute(setting.encode())
-            except psycopg.errors.UndefinedObject:  # a setting newer than the server: then it needs no setting
-                continue
+        # A commit need not wait for the disk: the swap's commit does, and what was logged before it is then on disk.
+        connection.execute("SET synchronous_commit = off")
 
     def execute(self, statement: Statement) -> bool:
         """Run one statement as it stands in the dump; False when a rule left it out or excused its failure.
@@ -121,6 +125,20 @@ class Session:
             return False
         return True
 
+    def use_memory(self, share: int) -> None:
+        """Let index builds use this session's part, one of ``share``, of half of what the server caches with.
+
+        The size of shared_buffers is the only thing a role without privileges learns of the server's memory; on RDS it
+        is a quarter of it.  A larger setting of the server's own stays.
+        """
+        self.connection.execute(
+            "SELECT pg_catalog.set_config('maintenance_work_mem', GREATEST(m.setting::bigint,"
+            " LEAST(1048576, b.setting::bigint * 8 / 2 / %s))::text || 'kB', false)"
+            " FROM pg_catalog.pg_settings m, pg_catalog.pg_settings b"
+            " WHERE m.name = 'maintenance_work_mem' AND b.name = 'shared_buffers'",
+            [share],
+        )
+
     def adopt(self, settings: Mapping[str, Statement]) -> None:
         """Take over the settings the dump has made so far on the main session."""
         for name, statement in settings.items():
@@ -134,6 +152,16 @@ class Session:
             return True
         row = self.connection.execute("SELECT current_user <> %s", [self._user]).fetchone()
         return row != (False,)
+
+    def analyze(self, schema: str, name: str) -> None:
+        """Collect a table's statistics; what cannot be collected is noted, since nothing of the dump is lost by it."""
+        self._subject = f"{schema}.{name}"
+        try:
+            self.connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, name)))
+        except psycopg.Error as error:
+            if error.sqlstate is None:
+                raise explain(error, what=f"collecting statistics of {self._subject}") from error
+            self._notes.add("warning", self._subject, f"no statistics: {error.diag.message_primary}")
 
     def copy(self, block: CopyBlock, pieces: Iterable[bytes]) -> int:
         """Send pieces of a COPY block's rows as one COPY and return how many rows the server took.

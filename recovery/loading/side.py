@@ -82,8 +82,8 @@ class SideDatabase:
         _lock(self._admin, self.name)
         clauses = self._state.create_clauses() if self._state is not None else sql.SQL("TEMPLATE template0")
         try:
+            self._exists = True  # from here on it may, even when the answer never comes
             self._admin.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(self.name), clauses))
-            self._exists = True
             self._admin.execute(_comment_on(self.name, _mark("restoring", self.target)))
         except psycopg.errors.InsufficientPrivilege as error:
             raise EnvironmentLacksError(
@@ -133,7 +133,8 @@ class SideDatabase:
         if not self._exists:
             return
         try:
-            if self._admin.closed or self._admin.broken:
+            if self._admin.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:  # broken, or interrupted
+                self._admin.close()
                 with connect(self._dsn, database=admin_database(self.target)) as admin:
                     drop_database(admin, self.name)
             else:

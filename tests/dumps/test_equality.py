@@ -98,6 +98,19 @@ def test_the_shared_dump_is_restored_as_psql_restores_it(place: tuple[int, Calla
     assert_restored_equal(gzip.decompress(CHINOOK.read_bytes()), place[1], place[0], tmp_path)
 
 
+def test_a_dump_in_another_encoding_is_restored_and_counted_as_what_it_is(
+    make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    source = make_database()
+    with psycopg.connect(source) as connection:
+        connection.execute('CREATE TABLE "größe" ("maß" text)')
+        connection.execute("""INSERT INTO "größe" VALUES ('fünf'), ('ß')""")
+        connection.execute('CREATE INDEX ON "größe" ("maß")')
+    dump = pg_dump(source, 16, "--encoding=LATIN1")
+    result = assert_restored_equal(dump, make_database, 16, tmp_path)
+    assert result.row_counts == {"public.größe": 2}
+
+
 TEXTS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 ROWS = st.lists(
     st.tuples(

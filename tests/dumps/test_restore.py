@@ -174,6 +174,16 @@ def test_sessions_in_the_target_are_ended_when_the_restored_database_takes_its_p
     assert query(database, "SELECT count(*) FROM app.t") == [2]
 
 
+def test_time_limits_of_the_role_do_not_end_a_restore(tmp_path: Path, master_database: str, master16: str) -> None:
+    as_master = make_conninfo(master_database, dbname="postgres")
+    with psycopg.connect(as_master, autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE {master16} SET statement_timeout = '200ms'".encode())
+        try:
+            restore(write(tmp_path, SMALL + b"SELECT pg_catalog.pg_sleep(0.5);\n"), master_database)
+        finally:
+            connection.execute(f"ALTER ROLE {master16} RESET statement_timeout".encode())
+
+
 @pytest.mark.parametrize("form", ["custom", "zstd", "empty", "garbage", "folder", "missing", "prose", "nothing"])
 def test_what_is_no_plain_dump_is_refused_before_anything_is_created(tmp_path: Path, database: str, form: str) -> None:
     path = tmp_path / "dump"

@@ -72,6 +72,27 @@ def test_a_bad_dump_ends_a_task_with_an_error_event_of_its_kind(
     assert "damaged" in error["message"]
 
 
+def test_a_verify_task_counts_against_the_dump_and_runs_the_samples_whose_table_is_there(
+    target: list[str], s3: Any, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dump = f"s3://{bucket}/db/x.sql.gz"
+    s3.put_object(Bucket=bucket, Key="db/x.sql.gz", Body=gzip.compress(DUMP))
+    assert task.run(["restore", dump, *target]) == 0
+    samples: list[dict[str, Any]] = [
+        {"name": "sum", "sql": "SELECT sum(v) FROM t", "expect": "3", "when": "t"},
+        {"name": "elsewhere", "sql": "SELECT count(*) FROM nowhere", "expect": None, "when": "nowhere"},
+    ]
+    verify = ["verify", dump, *target, "--samples", json.dumps(samples), "--required", "rows", "--required", "samples"]
+    assert task.run(verify) == 0
+    result = events(capsys.readouterr().out)[-1]
+    assert (result["kind"], result["data"]["verdict"]) == ("verify", "PASS")
+    samples[0]["expect"] = "4"
+    verify[verify.index("--samples") + 1] = json.dumps(samples)
+    assert task.run(verify) == 1
+    result = events(capsys.readouterr().out)[-1]
+    assert (result["event"], result["data"]["verdict"]) == ("result", "FAIL")
+
+
 @pytest.mark.parametrize(
     ("argv", "code"),
     [

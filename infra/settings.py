@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, cast, get_args
@@ -21,15 +22,15 @@ Mode = Literal["drill", "failover"]
 NEVER_EXPIRES: Final = "never"
 """Value of the expires-at tag of a failover: the reaper must have nothing to compare with the clock."""
 
-# Fargate sells these sizes only: CPU units -> smallest, largest and step of the memory in MB.
-_FARGATE_MEMORY: Final = {
-    256: (512, 2048, 512),
-    512: (1024, 4096, 1024),
-    1024: (2048, 8192, 1024),
-    2048: (4096, 16384, 1024),
-    4096: (8192, 30720, 1024),
-    8192: (16384, 61440, 4096),
-    16384: (32768, 122880, 8192),
+# Fargate sells these sizes only: CPU units -> memory in MB.
+_FARGATE_MEMORY: Final[Mapping[int, Sequence[int]]] = {
+    256: (512, 1024, 2048),
+    512: range(1024, 4096 + 1, 1024),
+    1024: range(2048, 8192 + 1, 1024),
+    2048: range(4096, 16384 + 1, 1024),
+    4096: range(8192, 30720 + 1, 1024),
+    8192: range(16384, 61440 + 1, 4096),
+    16384: range(32768, 122880 + 1, 8192),
 }
 # What Fargate accepts as ephemeral storage; a smaller wish is given 20 GB without asking for it.
 _EPHEMERAL_STORAGE_GB: Final = range(21, 201)
@@ -40,7 +41,7 @@ _CACHE_REPLICAS: Final = range(6)
 # A VPC may be a /16 at most; below a /24 the two zones' subnets (a sixteenth each) fall under AWS's smallest, the /28.
 _NETWORK_PREFIX: Final = range(16, 25)
 _LOG_RETENTION_DAYS: Final = frozenset(
-    {1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653}
+    {1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
 )
 
 
@@ -130,9 +131,10 @@ def load() -> Settings:
         environment=_matching(
             config,
             "environment",
-            r"[a-z][a-z0-9]{0,11}",
-            "it must be 1 to 12 lower-case letters and digits, beginning with a letter, because role names of at most"
-            " 64 characters and database names of at most 63 are made of it",
+            r"[a-z][a-z0-9]{0,9}",
+            "it must be 1 to 10 lower-case letters and digits, beginning with a letter, because role names of at most"
+            " 64 characters and database names of at most 63 are made of it, and platform.environment of recovery.toml"
+            " takes no longer one",
         ),
         primary_region=primary_region,
         dr_region=dr_region,
@@ -210,10 +212,10 @@ def _recovery(config: pulumi.Config) -> RecoverySettings:
     memory = config.require_int("recoveryMemoryMb")
     if cpu not in _FARGATE_MEMORY:
         raise SettingsError("recoveryCpu", cpu, f"Fargate sells {', '.join(map(str, _FARGATE_MEMORY))} CPU units only")
-    least, most, step = _FARGATE_MEMORY[cpu]
-    if memory not in range(least, most + 1, step):
+    sold = _FARGATE_MEMORY[cpu]
+    if memory not in sold:
         raise SettingsError(
-            "recoveryMemoryMb", memory, f"with {cpu} CPU units Fargate sells {least} to {most} MB in steps of {step}"
+            "recoveryMemoryMb", memory, f"with {cpu} CPU units Fargate sells {', '.join(map(str, sold))} MB only"
         )
     return RecoverySettings(
         drill_id=_drill_id(config),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 import typer
 
 from recovery import errors
+from recovery.clients import AwsError, aws_problem
 from recovery.commands import backup, doctor, drill, environment
 from recovery.commands.shared import Session
 from recovery.console import Screen
@@ -49,7 +50,9 @@ def _options(
     yes: Annotated[bool, typer.Option("--yes", help="Answer yes where a person would be asked.")] = False,  # noqa: FBT002  # an option
 ) -> None:
     """AgentVerse's disaster recovery runbook, made executable."""
-    context.obj = Session(local_wanted=local, yes=yes, screen=Screen(as_json=json))
+    # The screen of the whole call, given by `_run`: it alone knows whether the one document was printed already.
+    screen = context.obj if isinstance(context.obj, Screen) else Screen(as_json=json)
+    context.obj = Session(local_wanted=local, yes=yes, screen=screen)
 
 
 # Typer carries a click of its own and exports only one of its usage errors; what they have in common is its parent.
@@ -64,9 +67,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         handler.addFilter(RedactionFilter())
     # CI stops a job with SIGTERM: it deserves the same teardown as a person's Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
-    code = _run(argv)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # Whoever read our output has had enough, which is no failure of ours to tell anybody about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = errors.EXIT_FAILED
     if code == errors.EXIT_INTERRUPTED:
         # Threads of an abandoned run may hang in a call; the interpreter must not wait for them.
         os._exit(code)
@@ -85,16 +93,18 @@ def _run(argv: list[str]) -> int:
         return task.run(argv[1:])
     screen = Screen(as_json="--json" in argv)
     try:
-        result = app(args=argv, prog_name="recovery", standalone_mode=False)
+        result = app(args=argv, prog_name="recovery", standalone_mode=False, obj=screen)
     except errors.RecoveryError as exc:
         screen.error(exc)
         return exc.exit_code
-    except typer.Abort:
-        return errors.EXIT_INTERRUPTED
+    except AwsError as exc:
+        problem = aws_problem("An AWS call failed.", exc)
+        screen.error(problem)
+        return problem.exit_code
     except _UsageProblem as exc:
         screen.error(errors.UsageError(exc.format_message(), hint="recovery --help shows what there is."))
         return errors.EXIT_USAGE
-    except KeyboardInterrupt:
-        screen.say("Interrupted.")
+    except (KeyboardInterrupt, typer.Abort):
+        screen.error(errors.RunInterruptedError("Interrupted."))
         return errors.EXIT_INTERRUPTED
     return result if isinstance(result, int) else errors.EXIT_DONE

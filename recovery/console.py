@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from recovery.errors import RefusedError
@@ -40,7 +41,7 @@ class Screen:
         """Print the command's one JSON document."""
         self._documents += 1
         clean = redact({"schema_version": SCHEMA_VERSION, **value})
-        sys.stdout.write(json.dumps(clean, indent=2, default=str, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(clean, indent=2, default=_plain, ensure_ascii=False) + "\n")
         sys.stdout.flush()
 
     def text(self, line: str, style: str = "") -> None:
@@ -53,13 +54,32 @@ class Screen:
         self.err.print(Text(redact_text(line), style=style))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table of the result, unless a document is printed instead."""
+        """Print a table of the result, unless a document is printed instead.
+
+        Nothing is ever cut: on a terminal long cells fold, elsewhere a line is as long as its row.
+        """
         if self.as_json:
             return
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-        for row in rows:
-            table.add_row(*(Text(redact_text("" if cell is None else str(cell))) for cell in row))
-        self.out.print(table)
+        cells = [[redact_text("" if cell is None else str(cell)) for cell in row] for row in rows]
+        if not self.out.is_terminal:
+            lines = [list(columns), *cells]
+            widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+            for line in lines:
+                text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+                self.out.print(Text(text.rstrip()))
+            return
+        first, *others = columns
+        table = Table(
+            # What identifies a row stays in one piece as long as there is room for it.
+            Column(first, no_wrap=True, overflow="fold"),
+            *(Column(name, overflow="fold") for name in others),
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+        )
+        for row in cells:
+            table.add_row(*map(Text, row))
+        self.out.print(table, soft_wrap=False)
 
     def error(self, problem: RecoveryError) -> None:
         """Print message, detail and hint on stderr; with --json, the document too if none was printed yet."""
@@ -85,6 +105,11 @@ class Screen:
         self.err.print(Text(f"{question} [y/N] "), end="")
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             raise RefusedError("Not confirmed; nothing was changed.")
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no type for as text; moments as in every other document of ours."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 class RunDisplay:
@@ -126,8 +151,9 @@ class RunDisplay:
                 reason = event.data.get("reason") or event.data.get("message")
                 self._end(event, "-- ", "yellow", str(reason))
             case "interrupted":
+                then = "is torn down" if "teardown" in self._titles else "stays, as --keep asked"
                 self._screen.say(
-                    "Stopping: what was begun is ended, then the environment is torn down. Ctrl-C again stops at once; "
+                    f"Stopping: what was begun is ended, then the environment {then}. Ctrl-C again stops at once; "
                     f"then finish with: {event.data.get('finish_command')}",
                     "bold yellow",
                 )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Lower case and short: the id is part of every resource's name, and of a cache group's 40 characters.
 ID = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{4}$")
 
+_MADE_SOMETHING = frozenset({("step-started", "outage"), ("step-done", "preflight")})
+
 
 def new_drill_id(now: datetime) -> str:
     """Return a new id, `YYYYMMDD-HHMMSS-xxxx`, for a drill that begins at `now` (aware)."""
@@ -26,7 +28,11 @@ def new_drill_id(now: datetime) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Drill:
-    """One drill as its journal tells it. `state` is running, finished or dead (its process ended before its run)."""
+    """One drill as its journal tells it.
+
+    `state` is running, finished, dead (its process ended before its run) or reaped (removed after it had died); `built`
+    tells whether it came as far as making anything, `kept` whether its environment was left there on purpose.
+    """
 
     id: str
     folder: Path
@@ -34,6 +40,7 @@ class Drill:
     started_at: datetime | None
     state: str
     verdict: str | None
+    built: bool
     kept: bool
     swept: bool
     local: bool
@@ -78,15 +85,19 @@ def describe(drills: Path, drill_id: str) -> Drill:
     events = read_journal(path)
     begin = started(events)
     verdict = next((event.data.get("verdict") for event in reversed(events) if event.event == "verdict"), None)
+    reaped = any(event.event == "reaped" for event in events)
     kept = any(event.event == "step-done" and event.step == "keep" for event in events)
+    state = "running" if writing else "finished" if finished(events) else "reaped" if reaped else "dead"
     return Drill(
         id=drill_id,
         folder=path.parent,
         runbook=str(begin.data["runbook"]) if begin else "",
         started_at=begin.time if begin else None,
-        state="running" if writing else "finished" if finished(events) else "dead",
+        state=state,
         verdict=str(verdict) if verdict else None,
-        kept=kept,
+        # What comes before the end of its preflight only looks; a blackout needs no preflight.
+        built=any((event.event, event.step) in _MADE_SOMETHING for event in events),
+        kept=kept and not reaped,
         local=bool(begin.data.get("local")) if begin else False,
         swept=any(event.event == "step-done" and event.step == "sweep" for event in events),
     )

@@ -51,7 +51,6 @@ class Resource:
 
 
 OnResource = Callable[[Resource], None]
-OnProcess = Callable[[int], None]
 
 
 def find_pulumi() -> Path:
@@ -75,12 +74,11 @@ def find_pulumi() -> Path:
 class _Command(automation.PulumiCommand):
     """The SDK's command runner, with processes that can be interrupted and killed from another thread."""
 
-    def __init__(self, program: Path, drill_id: str, on_process: OnProcess) -> None:
+    def __init__(self, program: Path, drill_id: str) -> None:
         # The parent's constructor starts the CLI only to ask its version, which set-up has pinned already.
         self.command = str(program)
         self.version = VersionInfo.parse(metadata.version("pulumi"))
         self._drill_id = drill_id
-        self._on_process = on_process
         self._mutex = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
 
@@ -108,7 +106,6 @@ class _Command(automation.PulumiCommand):
         ) as process:
             with self._mutex:
                 self._running.add(process)
-            self._on_process(process.pid)
             readers = [
                 threading.Thread(target=_collect, args=(process.stdout, output["stdout"], on_output), daemon=True),
                 threading.Thread(target=_collect, args=(process.stderr, output["stderr"], on_error), daemon=True),
@@ -149,18 +146,12 @@ def _collect(stream: Any, lines: list[str], callback: Callable[[str], Any] | Non
 class Environment:
     """One drill's stack. Nothing is called before a method is."""
 
-    def __init__(
-        self, platform: Platform, drill_id: str, folder: Path, *, on_process: OnProcess = lambda _pid: None
-    ) -> None:
-        """Name the environment of `drill_id`; its project copy lives in `folder`/stack.
-
-        `on_process` is told the pid of every Pulumi process, so that a later reaper can find an orphan.
-        """
+    def __init__(self, platform: Platform, drill_id: str, folder: Path) -> None:
+        """Name the environment of `drill_id`; its project copy lives in `folder`/stack."""
         self.drill_id = drill_id
         self.stack_name = f"{STACK_PREFIX}{drill_id}"
         self._platform = platform
         self._work = folder / "stack"
-        self._on_process = on_process
         self._command: _Command | None = None
 
     # --- set-up
@@ -173,7 +164,7 @@ class Environment:
                 f"{self._platform.dr_region}, with PULUMI_CONFIG_PASSPHRASE; --local sets its own.",
             )
         if self._command is None:
-            self._command = _Command(find_pulumi(), self.drill_id, self._on_process)
+            self._command = _Command(find_pulumi(), self.drill_id)
         self._copy_project(config)
         region = self._platform.dr_region
         return automation.LocalWorkspace(

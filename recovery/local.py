@@ -63,11 +63,26 @@ def use_local_cloud() -> LocalCloud:
         raise EnvironmentLacksError(
             "`localcloud env --json` gave something unreadable.", detail=answer.stdout[:500]
         ) from exc
-    # A profile or a session token of the operator's would win over, or be sent along with, the dummy credentials.
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"):
-        os.environ.pop(name, None)
+    _forget_every_other_cloud()
     os.environ.update(environment)
     return cloud
+
+
+def _forget_every_other_cloud() -> None:
+    """Take out of this process's environment all that could lead a call, a credential or a state elsewhere.
+
+    Endpoints of single services win over AWS_ENDPOINT_URL, AWS_IGNORE_CONFIGURED_ENDPOINT_URLS turns it off, a profile
+    wins over the dummy keys, a session token is sent along with them, PULUMI_ACCESS_TOKEN and the like belong to
+    another backend: so none of either family stays, and no file of profiles is read.
+    """
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "PULUMI_")):
+            del os.environ[name]
+    os.environ.update({"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull})
+    # A proxy of the operator's is for elsewhere: the embedded cloud, its databases and its caches are loopback.
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost", "::1"]))
 
 
 def _localcloud(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from recovery import drills
 from recovery.clients import AwsError, aws_problem, refuse_foreign_account
 from recovery.environment import TAG_DRILL, TAG_MODE, Environment
-from recovery.errors import RefusedError
+from recovery.errors import RefusedError, UsageError
 from recovery.journal import Event, Journal, is_being_written, read_journal
 from recovery.procedures.quarterly import sweep_drill
 from recovery.procedures.running import end_blackout
@@ -54,6 +54,7 @@ def find_candidates(settings: Settings, clients: Clients, now: datetime, *, loca
         for drill in drills.list_drills(settings.drills)
         # A drill of the other cloud would be found empty here and be taken for removed.
         if drill.local == local
+        and drill.built
         and (drill.state == "dead" or (drill.state == "finished" and not drill.kept and not drill.swept))
     }
     reaped = {name for name in unfinished if _was_reaped(settings, name)}
@@ -103,8 +104,8 @@ def remove(
 ) -> dict[str, object]:
     """Remove everything of one drill and write that into its journal; return what was done.
 
-    Raises RefusedError while the drill runs, or for another account's or a failover's environment; CheckFailedError
-    when something is left.
+    Raises RefusedError while the drill runs, or for another account's or a failover's environment; UsageError when
+    nothing is known of such a drill; CheckFailedError when something is left.
     """
     refuse_foreign_account(clients, account, settings_file=str(settings.source))
     path = drills.journal_path(settings.drills, drill_id)
@@ -117,6 +118,11 @@ def remove(
         raise RefusedError(
             f"Drill {drill_id} ran on {where}, so nothing of it can be removed here.",
             hint="Say --local for drills of the embedded cloud, and only for those.",
+        )
+    if not path.is_file() and not preview(settings, clients, drill_id):
+        raise UsageError(
+            f"There is no environment of a drill {drill_id} in account {account}, {clients.region}.",
+            hint="`recovery environment status` shows those that exist.",
         )
     with Journal(path, drill_id) as journal:
         journal.append("reaping-started", {"account": account})
@@ -173,7 +179,11 @@ def _tagged(clients: Clients) -> dict[str, dict[str, str]]:
     for tags in every:
         flat = {tag["Key"]: tag["Value"] for tag in tags}
         if drills.ID.match(flat.get(TAG_DRILL, "")):
+            mode = found.get(flat[TAG_DRILL], {}).get(TAG_MODE, "drill")
             found.setdefault(flat[TAG_DRILL], {}).update(flat)
+            if mode != "drill":
+                # One resource of a failover makes the whole environment one, whatever its other tags say.
+                found[flat[TAG_DRILL]][TAG_MODE] = mode
     return found
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recovery.errors import UsageError
+from recovery.rungs import RungName
 
 FILE_NAME = "recovery.toml"
 
@@ -37,6 +38,7 @@ class Platform(_Table):
     """[platform]: where the platform lives. `project` is absolute once read."""
 
     account: Account = ""
+    # infra/settings.py takes the same and says why.
     environment: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,9}$")] = "prod"
     primary_region: Region = "us-east-1"
     dr_region: Region = "us-west-2"
@@ -59,7 +61,7 @@ class Database(_Table):
 class Verify(_Table):
     """[verify]: names of the rungs without which a verdict is not PASS."""
 
-    required: tuple[Text, ...] = ()
+    required: tuple[RungName, ...] = ()
 
 
 class Check(_Table):

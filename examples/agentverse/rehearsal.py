@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _START_SECONDS = 120.0
 _STOP_SECONDS = 60.0
 _LACKS = 4
-_OPERATORS_OWN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+# Endpoints of single services, profiles, tokens, another backend's state: anything of these two families could lead
+# elsewhere than the variables that are given.
+_OPERATORS_OWN = ("AWS_", "PULUMI_")
 
 
 def drill(wishes: production.Wishes, say: Say, *, home: Path | None, port: int | None, arguments: Sequence[str]) -> int:
@@ -78,11 +80,12 @@ def embedded_cloud(say: Say, *, home: Path | None = None, port: int | None = Non
 def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
     """Set these environment variables for the time of the block, for this process and what it starts.
 
-    A profile or session token of the operator's is out of sight meanwhile: it would win over the credentials given.
+    What else the operator has set for AWS and Pulumi is out of sight meanwhile: some of it would win over them.
     """
-    before = {name: os.environ.get(name) for name in (*variables, *_OPERATORS_OWN)}
-    for name in _OPERATORS_OWN:
-        os.environ.pop(name, None)
+    hidden = [name for name in os.environ if name.startswith(_OPERATORS_OWN)]
+    before = {name: os.environ.get(name) for name in (*variables, *hidden)}
+    for name in hidden:
+        del os.environ[name]
     os.environ.update(variables)
     try:
         yield

@@ -19,7 +19,7 @@ from recovery.places import DatabasePlace, TaskPlace, find_database, find_task_p
 from recovery.procedures import points
 from recovery.procedures.board import ResourceBoard
 from recovery.procedures.commands import ping_command, restore_command, verify_command
-from recovery.runbook import Evidence, Runbook, Step, StepContext
+from recovery.runbook import Evidence, Runbook, Step, StepContext, StepNotNeededError
 from recovery.sweep import Sweeper
 from recovery.tasks import run_task
 
@@ -56,9 +56,13 @@ class QuarterlyDrill:
         *,
         account: str,
         darken: Callable[[str], None] | None,
-        on_process: Callable[[int], None],
+        remove_with: str,
     ) -> None:
-        """Prepare a drill in `folder` against the DR region's `clients`, for the expected `account`."""
+        """Prepare a drill in `folder` against the DR region's `clients`, for the expected `account`.
+
+        `darken` makes a region go dark, where that can be done; `remove_with` is the command that removes a kept
+        environment.
+        """
         self._settings = settings
         self._platform = settings.platform
         self._clients = clients
@@ -66,8 +70,9 @@ class QuarterlyDrill:
         self._options = options
         self._account = account
         self._darken = darken
+        self._remove_with = remove_with
         self._board = ResourceBoard()
-        self.environment = Environment(settings.platform, drill_id, folder, on_process=on_process)
+        self.environment = Environment(settings.platform, drill_id, folder)
         # Filled by one step, read by steps that need it; the runner's order makes that safe.
         self._point: points.RecoveryPoint | None = None
         self._database: DatabasePlace | None = None
@@ -194,33 +199,38 @@ class QuarterlyDrill:
         if self._options.keep:
             steps.append(Step(name="keep", title="Keep the environment", run=self._keep, needs=everything, always=True))
         else:
-            steps += [
-                Step(
-                    name="teardown",
-                    title="Tear down the DR environment",
-                    run=self._tear_down,
-                    needs=everything,
-                    phase="teardown",
-                    always=True,
-                    timeout=2 * HOUR,
-                ),
-                Step(
-                    name="sweep",
-                    title="Sweep until nothing is left",
-                    run=self._sweep,
-                    needs=("teardown",),
-                    phase="teardown",
-                    always=True,
-                    timeout=HOUR,
-                ),
-            ]
+            steps += self._removal(*everything)
         return Runbook("quarterly", "Quarterly full DR test", tuple(steps))
 
     def environment_runbook(self) -> Runbook:
-        """Return the part of the drill that makes the environment and leaves it there."""
+        """Return the part of the drill that makes the environment and leaves it there; half of one is taken down."""
         wanted = [step for step in self.runbook().steps if step.name in {"preflight", "environment"}]
         keep = Step(name="keep", title="Keep the environment", run=self._keep, needs=("environment",))
-        return Runbook("environment", "DR environment", (*(replace(s, needs=s.needs[:1]) for s in wanted), keep))
+        steps = (*(replace(step, needs=step.needs[:1]) for step in wanted), keep, *self._removal("keep"))
+        return Runbook("environment", "DR environment", steps)
+
+    def _removal(self, *after: str) -> tuple[Step, Step]:
+        """Return the steps that take everything down, whichever way the steps before them went."""
+        return (
+            Step(
+                name="teardown",
+                title="Tear down the DR environment",
+                run=self._tear_down,
+                needs=after,
+                phase="teardown",
+                always=True,
+                timeout=2 * HOUR,
+            ),
+            Step(
+                name="sweep",
+                title="Sweep until nothing is left",
+                run=self._sweep,
+                needs=("teardown",),
+                phase="teardown",
+                always=True,
+                timeout=HOUR,
+            ),
+        )
 
     # --- before
 
@@ -403,16 +413,25 @@ class QuarterlyDrill:
     # --- after
 
     def _keep(self, _context: StepContext) -> Evidence:
-        command = f"recovery environment down {self._id}"
-        return {"summary": f"kept; remove it with: {command}", "remove_with": command}
+        return {"summary": f"kept; remove it with: {self._remove_with}", "remove_with": self._remove_with}
+
+    def _refuse_to_remove(self, context: StepContext) -> None:
+        """Raise StepNotNeededError when there is nothing to remove, RefusedError in a foreign account."""
+        if "keep" in context.evidence:
+            raise StepNotNeededError("the environment is kept")
+        if "preflight" not in context.evidence:
+            raise StepNotNeededError("nothing was made")
+        # The account is asked again: credentials may have changed under a drill of hours, and a sweep that finds
+        # nothing in somebody else's account would forget the stack.
+        refuse_foreign_account(self._clients, self._account, settings_file=str(self._settings.source))
 
     def _tear_down(self, context: StepContext) -> Evidence:
-        # The account is asked again: credentials may have changed under a drill of hours.
-        refuse_foreign_account(self._clients, self._account, settings_file=str(self._settings.source))
+        self._refuse_to_remove(context)
         count = self.environment.destroy(account=self._account, break_lock=False, progress=context.progress)
         return {"summary": f"{count} resources destroyed", "resources": count}
 
     def _sweep(self, context: StepContext) -> Evidence:
+        self._refuse_to_remove(context)
         return sweep_drill(
             self._clients, self._settings, self._id, self.environment, lambda text: context.progress(text, every=0)
         )

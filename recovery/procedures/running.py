@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
-
-import psutil
 
 from recovery.drills import journal_path, new_drill_id
 from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError, UsageError
@@ -73,6 +70,7 @@ def run_drill(
     drill_id = new_drill_id(datetime.now(UTC))
     path = journal_path(settings.drills, drill_id)
     mirror = BucketMirror(clients("s3"), settings.platform.evidence_bucket)
+    command = f"recovery{' --local' if local else ''}"
     with Journal(path, drill_id, mirror=mirror, listeners=listeners) as journal:
         drill = QuarterlyDrill(
             settings,
@@ -82,12 +80,12 @@ def run_drill(
             options,
             account=account,
             darken=partial(set_blackout, local.endpoint, dark=True) if local else None,
-            on_process=partial(_note_process, journal),
+            remove_with=f"{command} --yes environment down {drill_id}",
         )
         runner = Runner(
             drill.environment_runbook() if environment_only else drill.runbook(),
             journal,
-            finish_command=f"recovery{' --local' if local else ''} environment reap",
+            finish_command=f"{command} --yes environment reap",
             abandon=drill.environment.kill,
             facts={
                 "account": account,
@@ -115,12 +113,6 @@ def end_blackout(journal: Journal, local: LocalCloud, region: str) -> None:
         journal.append("outage-not-ended", {"region": region, "message": str(exc)})
     else:
         journal.append("outage-over", {"region": region})
-
-
-def _note_process(journal: Journal, pid: int) -> None:
-    """Record a helper process with its start time, by which a reaper can tell it from a later one of that number."""
-    with suppress(psutil.Error):
-        journal.append("process-started", {"pid": pid, "created": psutil.Process(pid).create_time()})
 
 
 def _conclude(

@@ -128,7 +128,10 @@ def make_report(events: Sequence[Event]) -> Report:
     objectives = _mapping(facts.get("objectives"))
     rto_objective = float(objectives.get("rto_hours", 4)) * HOUR
     rpo_objective = float(objectives.get("rpo_hours", 24)) * HOUR
-    required = {str(name) for name in facts.get("required_rungs") or []}  # type: ignore[attr-defined]  # a JSON list
+    declared = {step.name for step in steps}
+    # A runbook that verifies nothing, such as making an environment by hand, is not judged by checks it never makes.
+    rungs = facts.get("required_rungs") or [] if "verify" in declared or not declared else []
+    required = {str(name) for name in rungs}  # type: ignore[attr-defined]  # a JSON list
     failures = _failures(events)
     kept = any(step.name == "keep" and step.outcome == "done" for step in steps)
     checks = (
@@ -205,7 +208,8 @@ def _verdict(
     reasons += [f"required check {name} was not run" for name in sorted(required - ran)]
     if any(event.event == "interrupted" for event in events):
         return "INTERRUPTED", ["the operator stopped it", *reasons]
-    if not any(event.event == "step-done" and event.step == "verified" for event in events) and not reasons:
+    clock = next((step for step in ledger.step_times(events) if step.name == "verified"), None)
+    if clock is not None and clock.outcome != "done" and not reasons:
         reasons.append("the clock was never stopped")
     return ("FAIL", list(dict.fromkeys(reasons))) if reasons else ("PASS", [])
 

@@ -17,8 +17,9 @@ from recovery.dumps import checksum, describe, foreign_keys, session
 from recovery.dumps.snapshot import Snapshot, take_snapshot
 from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
 from recovery.progress import Progress, ProgressEvent, silent
+from recovery.rungs import RUNG_NAMES
 from recovery.verify import compare, indexes, reference, samples, sequences
-from recovery.verify.result import RUNG_NAMES, Outcome, Rung, SampleQuery, Verification, verdict
+from recovery.verify.result import Outcome, Rung, SampleQuery, Verification, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,20 +8,6 @@ from typing import Any, Literal
 
 import pydantic
 
-RUNG_NAMES = (
-    "server",
-    "schema",
-    "grants",
-    "rows",
-    "content",
-    "sequences",
-    "foreign-keys",
-    "indexes",
-    "collations",
-    "samples",
-    "freshness",
-)
-
 
 class Outcome(enum.StrEnum):
     """How a rung came out; NOT RUN proves nothing and hides nothing."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infra import names
 
-environments = st.from_regex(r"[a-z][a-z0-9]{0,11}", fullmatch=True)
+environments = st.from_regex(r"[a-z][a-z0-9]{0,9}", fullmatch=True)
 drills = st.from_regex(r"[a-z0-9]+(-[a-z0-9]+)*", fullmatch=True).filter(lambda drill: len(drill) <= 20)
 CANONICAL_DRILL = "20260109-020000-1a2b"
 

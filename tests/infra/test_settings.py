@@ -57,7 +57,7 @@ def test_a_failover_never_expires_even_if_the_template_it_was_copied_from_says_w
     [
         ("program", "both", "primary, dr"),
         ("environment", "Production", "64"),
-        ("environment", "a" * 13, "1 to 12"),
+        ("environment", "a" * 11, "1 to 10"),
         ("primaryRegion", "us-west-2", "lost together"),
         ("drRegion", "oregon", "us-west-2"),
         ("primaryBucket", "Capital", "lower-case"),

@@ -94,6 +94,8 @@ class Rds:
         wrap(backend, "restore_db_instance_to_point_in_time", _refuse("RestoreDBInstanceToPointInTime"))
         wrap(backend, "create_db_instance_read_replica", _refuse("CreateDBInstanceReadReplica"))
         wrap(backend, "modify_db_parameter_group", self._modify_parameter_group)
+        wrap(backend, "delete_db_parameter_group", _delete_parameter_group)
+        wrap(backend, "delete_subnet_group", _delete_subnet_group)
         wrap(secret, "_generate_secret_string", _generate_secret_string)
         wrap(secret, "rotate_secret", _rotate_secret)
         wrap(models.DBParameterGroup, "update_parameters", _update_parameters)
@@ -438,6 +440,18 @@ def _rotate_secret(_original: Callable[..., None], secret: Any) -> None:
 
 def _update_parameters(original: Callable[..., None], group: Any, new_parameters: Any) -> None:
     original(group, [{**parameter, "Source": "user"} for parameter in new_parameters])
+
+
+def _delete_parameter_group(original: Callable[..., Any], backend: _Backend, db_parameter_group_name: str) -> Any:
+    users = (database.db_parameter_group_name for database in backend.databases.values())
+    rds_rules.check_unused("DB parameter group", db_parameter_group_name, users)
+    return original(backend, db_parameter_group_name)
+
+
+def _delete_subnet_group(original: Callable[..., Any], backend: _Backend, subnet_name: str) -> Any:
+    users = (database.db_subnet_group_name for database in backend.databases.values())
+    rds_rules.check_unused("DB subnet group", subnet_name, users)
+    return original(backend, subnet_name)
 
 
 def _default_parameter_group(original: Callable[..., Any], database: _Database) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from moto.rds.exceptions import InvalidParameterCombination, InvalidParameterValue, RDSClientError
@@ -118,6 +118,13 @@ def check_final_snapshot(*, skip: bool, identifier: str | None) -> None:
         raise InvalidParameterCombination(
             "FinalDBSnapshotIdentifier cannot be specified when SkipFinalSnapshot is specified."
         )
+
+
+def check_unused(kind: str, name: str, used: Iterable[str | None]) -> None:
+    """Raise what RDS answers when a group is to be deleted that a DB instance still uses."""
+    if name.lower() in {user.lower() for user in used if user}:
+        code = "InvalidDBParameterGroupState" if "parameter" in kind else "InvalidDBSubnetGroupStateFault"
+        raise RDSClientError(code, f"Cannot delete the {kind} '{name}' because at least one DB instance uses it.")
 
 
 def known_parameters(group: Mapping[str, Mapping[str, Any]], known: Mapping[str, str]) -> dict[str, str]:

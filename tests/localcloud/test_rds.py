@@ -341,3 +341,26 @@ def test_what_has_nothing_real_behind_it_is_refused_rather_than_pretended(
         else {"SourceDBInstanceIdentifier": name, "DBInstanceIdentifier": "x"}
     )
     assert "does not support" in refusal(getattr(rds, call), **arguments)
+
+
+def test_groups_cannot_be_deleted_while_an_instance_uses_them(
+    cloud: RunningCloud, rds: RDSClient, create: Create
+) -> None:
+    ec2 = cloud.client("ec2")
+    zones = [zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"]][:2]
+    vpc = ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.8.{number}.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
+        for number, zone in enumerate(zones)
+    ]
+    rds.create_db_subnet_group(DBSubnetGroupName="used", DBSubnetGroupDescription="used", SubnetIds=subnets)
+    rds.create_db_parameter_group(DBParameterGroupName="used", DBParameterGroupFamily="postgres16", Description="used")
+    instance = create(DBSubnetGroupName="used", DBParameterGroupName="used")["DBInstanceIdentifier"]
+    with pytest.raises(ClientError, match="InvalidDBSubnetGroupStateFault"):
+        rds.delete_db_subnet_group(DBSubnetGroupName="used")
+    with pytest.raises(ClientError, match="InvalidDBParameterGroupState"):
+        rds.delete_db_parameter_group(DBParameterGroupName="used")
+    assert rds.describe_db_instances(DBInstanceIdentifier=instance)["DBInstances"]
+    rds.delete_db_instance(DBInstanceIdentifier=instance, SkipFinalSnapshot=True)
+    rds.delete_db_subnet_group(DBSubnetGroupName="used")
+    rds.delete_db_parameter_group(DBParameterGroupName="used")

@@ -449,7 +449,7 @@ def _delete_parameter_group(original: Callable[..., Any], backend: _Backend, db_
 
 
 def _delete_subnet_group(original: Callable[..., Any], backend: _Backend, subnet_name: str) -> Any:
-    users = (database.db_subnet_group_name for database in backend.databases.values())
+    users = (database._db_subnet_group_name for database in backend.databases.values())  # noqa: SLF001  # moto only lets it be written
     rds_rules.check_unused("DB subnet group", subnet_name, users)
     return original(backend, subnet_name)
 

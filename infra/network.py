@@ -8,12 +8,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pulumi
 import pulumi_aws as aws
 
 # Each subnet is a sixteenth of the network: two are used, the rest is room for load balancers and applications.
 _SUBNET_BITS = 4
+
+# Old zones by their id, which unlike their name is the same in every account: Fargate or the current database and cache
+# classes are not sold there, and which letter they have is drawn by lot for each account.
+_UNFIT_ZONES: Final = ("apne1-az3", "cac1-az3", "use1-az3", "usw1-az2")
 
 
 def subnet_blocks(cidr: str, count: int) -> list[str]:
@@ -27,11 +32,12 @@ def subnet_blocks(cidr: str, count: int) -> list[str]:
 def two_zones(region: str) -> tuple[str, str]:
     """Return the first two zones of `region` by name that need no opting in; raises RuntimeError when it has fewer.
 
-    Local zones are left out: RDS and ElastiCache do not stand in them.
+    Left out are local zones, where RDS and ElastiCache do not stand, and zones known to lack what stands here.
     """
     found = aws.get_availability_zones(
         region=region,
         state="available",
+        exclude_zone_ids=list(_UNFIT_ZONES),
         filters=[
             aws.GetAvailabilityZonesFilterArgs(name="opt-in-status", values=["opt-in-not-required"]),
             aws.GetAvailabilityZonesFilterArgs(name="zone-type", values=["availability-zone"]),

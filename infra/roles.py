@@ -206,9 +206,8 @@ def execution_policy(*, account: str, region: str, environment: str) -> Document
             "Sid": "WriteTheLog",
             "Effect": "Allow",
             "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-            "Resource": (
-                f"arn:aws:logs:{region}:{account}:log-group:{names.recovery_prefix(environment)}*:log-stream:*"
-            ),
+            # IAM's reference binds CreateLogStream to the group and PutLogEvents to the stream: the end matches both.
+            "Resource": f"arn:aws:logs:{region}:{account}:log-group:{names.recovery_prefix(environment)}*",
         },
     )
 
@@ -260,8 +259,11 @@ def _master_secret(account: str, region: str, database: str) -> Document:
         "Effect": "Allow",
         "Action": "secretsmanager:GetSecretValue",
         "Resource": f"arn:aws:secretsmanager:{region}:{account}:secret:rds!db-*",
+        # A tag's value is text to IAM, also when it reads as an ARN: operators for ARNs are not meant for it.
         "Condition": {
-            "ArnLike": {"aws:ResourceTag/aws:rds:primaryDBInstanceArn": f"arn:aws:rds:{region}:{account}:db:{database}"}
+            "StringLike": {
+                "aws:ResourceTag/aws:rds:primaryDBInstanceArn": f"arn:aws:rds:{region}:{account}:db:{database}"
+            }
         },
     }
 

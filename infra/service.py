@@ -108,6 +108,8 @@ def container(args: RecoveryServiceArgs, log_group: str) -> dict[str, object]:
                 "awslogs-group": log_group,
                 "awslogs-region": args.region,
                 "awslogs-stream-prefix": LOG_STREAM_PREFIX,
+                # ECS's own default drops lines when they come too fast, and a lost line may be the task's result.
+                "mode": "blocking",
             },
         },
     }

@@ -165,6 +165,17 @@ def test_two_zones_are_used_and_their_subnets_do_not_overlap(run: Callable[..., 
     assert not one.overlaps(other)
 
 
+@pytest.mark.parametrize("stack", ["primary", "dr"])
+def test_zones_without_fargate_or_current_classes_are_passed_over_by_their_id(
+    run: Callable[..., Any], stack: str
+) -> None:
+    asked = [invoke for invoke in run(stack).invokes if invoke.token.endswith(":getAvailabilityZones")]
+    assert asked
+    for invoke in asked:
+        # The name of this zone differs from account to account, its id does not.
+        assert "use1-az3" in invoke.args["excludeZoneIds"]
+
+
 def test_everything_that_can_carry_tags_carries_those_of_the_drill(run: Callable[..., Any]) -> None:
     engine = run("dr", drillId=DRILL, owner="sre@agentverse.ai", expiresAt="2026-01-09T06:00:00Z")
     untagged = {resource.kind for resource in engine.resources if "tags" not in resource.inputs}
@@ -272,6 +283,8 @@ def test_the_recovery_task_runs_on_fargate_as_the_roles_that_primary_made(run: C
     options = container["logConfiguration"]["options"]
     assert options["awslogs-group"] == engine.outputs["logGroupName"]
     assert (options["awslogs-region"], options["awslogs-stream-prefix"]) == ("us-west-2", "recovery")
+    # ECS would drop lines by default, and the result of a task is a line.
+    assert options["mode"] == "blocking"
     assert "secret" not in task["containerDefinitions"].lower()
 
 

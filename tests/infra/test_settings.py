@@ -89,7 +89,7 @@ def test_a_failover_never_expires_even_if_the_template_it_was_copied_from_says_w
         ("owner", "", "1 to 256"),
         ("owner", "me; you", "tag"),
         ("recoveryCpu", 1000, "Fargate sells 256, 512"),
-        ("recoveryMemoryMb", 4096, "8192 to 30720 MB in steps of 1024"),
+        ("recoveryMemoryMb", 4096, "Fargate sells 8192, 9216"),
         ("recoveryEphemeralStorageGb", 20, "21 to 200"),
     ],
 )
@@ -106,6 +106,21 @@ def test_a_wrong_value_is_refused_with_its_limit_and_the_reason(
     assert reason in message
     assert "agentverse-dr:" in message
     assert "pulumi config set" in message
+
+
+@pytest.mark.parametrize(("cpu", "memory"), [(256, 1536), (8192, 17408), (16384, 36864)])
+def test_a_memory_between_two_that_fargate_sells_is_refused(
+    configure: Callable[..., None], cpu: int, memory: int
+) -> None:
+    configure("dr", recoveryCpu=cpu, recoveryMemoryMb=memory)
+    with pytest.raises(settings.SettingsError, match="MB only"):
+        settings.load()
+
+
+def test_logs_may_be_kept_for_every_time_that_cloudwatch_sells(configure: Callable[..., None]) -> None:
+    for days in (1, 731, 2192, 2557, 2922, 3288, 3653):
+        configure("dr", logRetentionDays=days)
+        assert settings.load().log_retention_days == days
 
 
 def test_a_provider_region_other_than_the_programs_own_is_refused(configure: Callable[..., None]) -> None:

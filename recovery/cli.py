@@ -65,6 +65,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     logging.basicConfig(level=os.environ.get("AGENTVERSE_LOG", "WARNING").upper(), stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.addFilter(RedactionFilter())
+    if "AGENTVERSE_LOG" not in os.environ:
+        # That something is tried once more is progress, which commands tell in their own words.
+        logging.getLogger("stamina").setLevel(logging.ERROR)
     # CI stops a job with SIGTERM: it deserves the same teardown as a person's Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:

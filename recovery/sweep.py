@@ -7,12 +7,12 @@ those. What the tagging API says is there is believed only when the service itse
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import stamina
 from botocore.exceptions import ClientError
 
 from recovery.clients import AwsError, aws_problem
@@ -353,16 +353,33 @@ class Sweeper:
         Returns what the first look found and what the last one still found; a database takes minutes to go, so passes
         repeat for as long as something is on its way out.
         """
-        deadline = time.monotonic() + patience
         first = remaining = self.find()
-        while remaining:
-            problems = self.remove(remaining, note)
-            remaining = self.find()
-            if not remaining:
-                break
-            if time.monotonic() >= deadline:
-                for problem in problems:
-                    note(problem)
-                break
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        if not first:
+            return first, remaining
+        problems: list[str] = []
+        try:
+            for attempt in stamina.retry_context(
+                on=_SomethingLeftError,
+                attempts=None,
+                timeout=patience,
+                wait_initial=pause,
+                wait_jitter=0,
+                wait_max=pause,
+            ):
+                with attempt:
+                    problems = self.remove(remaining, note)
+                    remaining = self.find()
+                    _refuse_leftovers(remaining)
+        except _SomethingLeftError:
+            for problem in problems:
+                note(problem)
         return first, remaining
+
+
+class _SomethingLeftError(Exception):
+    """A pass has found things that still exist: the next one may find fewer."""
+
+
+def _refuse_leftovers(remaining: list[Leftover]) -> None:
+    if remaining:
+        raise _SomethingLeftError

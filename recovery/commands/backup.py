@@ -11,21 +11,26 @@ from typing import Annotated, Any
 import typer
 
 from recovery.clients import Clients, refuse_foreign_account
+from recovery.commands.addresses import database_of, refuse_password
 from recovery.commands.shared import Session, session
+from recovery.dumps import names
 from recovery.dumps.catalogue import Backup, find_backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.reader import check
 from recovery.dumps.source import open_dump
 from recovery.dumps.writer import take_backup
-from recovery.errors import CheckFailedError, EnvironmentLacksError, UsageError
+from recovery.errors import BadDumpError, CheckFailedError, EnvironmentLacksError, UsageError
+from recovery.loading.side import look_at_target
 from recovery.progress import Progress, ProgressEvent
-from recovery.redaction import remember_secret
 from recovery.restore import restore
 
 backups = typer.Typer(help="The backups that exist, here and in both regions.", no_args_is_help=True)
 
 Region = Annotated[
     str | None, typer.Option("--region", metavar="REGION", help="Which region's copy; the DR region's by default.")
+]
+Here = Annotated[
+    bool, typer.Option("--here", help="The copies on this machine (database.local_dir) instead of a region's.")
 ]
 Wanted = Annotated[str, typer.Argument(metavar="ID", help="`latest`, a backup's id, or a file name.")]
 
@@ -56,6 +61,16 @@ def _place(here: Session, region: str | None) -> tuple[Clients, str]:
     return Clients(wanted), places[wanted]
 
 
+def _backups(here: Session, region: str | None, *, on_this_machine: bool) -> tuple[list[Backup], Clients | None]:
+    """Return the backups of one place, newest first, and the clients that read them; none for this machine's."""
+    if on_this_machine:
+        if region is not None:
+            raise UsageError("--here and --region both say where to look.", hint="Give one of them.")
+        return list_local_backups(here.settings.database.local_dir), None
+    clients, bucket = _place(here, region)
+    return list_backups(clients("s3"), bucket), clients
+
+
 def _row(backup: Backup) -> dict[str, Any]:
     return {
         "id": backup.backup_id,
@@ -83,7 +98,7 @@ def take(
             f"{variable} is not set, so there is no database to back up.",
             hint=f"Set {variable} to postgresql://user@host/database; its name is database.dsn_env in recovery.toml.",
         )
-    remember_secret(dsn)
+    database_of(dsn, variable)
     clients, bucket = _place(here, here.settings.platform.primary_region)
     refuse_foreign_account(clients, here.account, settings_file=str(here.settings.source))
     taken = take_backup(
@@ -99,14 +114,15 @@ def take(
 
 
 @backups.command("list")
-def list_all(context: typer.Context, region: Region = None) -> None:
-    """List the backups of a region and those of this machine, newest first.
+def list_all(context: typer.Context, region: Region = None, on_this_machine: Here = False) -> None:  # noqa: FBT002  # an option
+    """List the backups of a region, newest first, and then those of this machine.
 
     Example: recovery backups list
     """
     here = session(context)
-    clients, bucket = _place(here, region)
-    found = [*list_backups(clients("s3"), bucket), *list_local_backups(here.settings.database.local_dir)]
+    found, clients = _backups(here, region, on_this_machine=on_this_machine)
+    if clients is not None:
+        found += list_local_backups(here.settings.database.local_dir)
     if here.screen.as_json:
         here.screen.document({"backups": [_row(item) for item in found]})
     here.screen.table(
@@ -117,45 +133,56 @@ def list_all(context: typer.Context, region: Region = None) -> None:
         ],
     )
     if not found:
-        here.screen.say(f"There is no backup in s3://{bucket}/db/ nor in {here.settings.database.local_dir}.")
+        region_too = "" if clients is None else f"in {clients.region} nor "
+        here.screen.say(f"There is no backup {region_too}in {here.settings.database.local_dir}.")
 
 
 @backups.command("show")
-def show(context: typer.Context, wanted: Wanted = "latest", region: Region = None) -> None:
+def show(
+    context: typer.Context,
+    wanted: Wanted = "latest",
+    region: Region = None,
+    on_this_machine: Here = False,  # noqa: FBT002  # an option
+) -> None:
     """Show what a backup's manifest says.
 
     Example: recovery backups show latest
     """
     here = session(context)
-    clients, bucket = _place(here, region)
-    backup = find_backup(list_backups(clients("s3"), bucket), wanted)
+    backup = find_backup(_backups(here, region, on_this_machine=on_this_machine)[0], wanted)
     manifest = backup.manifest
     if here.screen.as_json:
         here.screen.document(
             {"backup": _row(backup), "manifest": manifest.model_dump(mode="json") if manifest else None}
         )
     for key, value in _row(backup).items():
-        here.screen.text(f"{key}: {value}")
+        if value is not None:
+            here.screen.text(f"{key}: {value}")
     if manifest is not None:
         here.screen.text(f"snapshot: {manifest.snapshot_time.isoformat()}, server {manifest.server_version}")
         here.screen.table(("table", "rows"), [(f"{t.schema_name}.{t.name}", t.rows) for t in manifest.tables])
 
 
 @backups.command("verify")
-def verify_backup(context: typer.Context, wanted: Wanted = "latest", region: Region = None) -> None:
+def verify_backup(
+    context: typer.Context,
+    wanted: Wanted = "latest",
+    region: Region = None,
+    on_this_machine: Here = False,  # noqa: FBT002  # an option
+) -> None:
     """Read a backup's content again and compare it with its manifest.
 
     Example: recovery backups verify latest
     """
     here = session(context)
-    clients, bucket = _place(here, region)
-    backup = find_backup(list_backups(clients("s3"), bucket), wanted)
-    with open_dump(backup.address, s3=clients("s3")) as source:
+    found, clients = _backups(here, region, on_this_machine=on_this_machine)
+    backup = find_backup(found, wanted)
+    with open_dump(backup.address, s3=clients("s3") if clients else None) as source:
         check(source, backup.manifest)
-    if here.screen.as_json:
-        here.screen.document({"backup": _row(backup), "readable": True})
     if not backup.sealed:
         raise CheckFailedError(f"{backup.address} can be read, but it is not sealed.", detail=backup.problem)
+    if here.screen.as_json:
+        here.screen.document({"backup": _row(backup), "readable": True})
     here.screen.text(f"{backup.address} is whole and what its manifest says")
 
 
@@ -165,38 +192,72 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     source: Annotated[str, typer.Argument(metavar="[latest|ID|FILE|s3://…]")] = "latest",
     replace: Annotated[bool, typer.Option("--replace", help="Replace what the target holds.")] = False,  # noqa: FBT002  # an option
     region: Region = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the dump and change nothing.")] = False,  # noqa: FBT002  # an option
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, max=64, help="Sessions that load at once.")] = None,
+    dry_run: Annotated[  # noqa: FBT002  # an option
+        bool, typer.Option("--dry-run", help="Check the dump and the target, and change nothing.")
+    ] = False,
 ) -> None:
     """Restore a backup into an empty database.
 
     Example: recovery restore latest --to postgresql://postgres@localhost/agentverse
     """
     here = session(context)
-    manifest: Manifest | None = None
-    clients: Clients | None = None
-    if source.startswith("s3://") or not (source == "-" or Path(source).exists()):
-        clients, bucket = _place(here, region)
-        if not source.startswith("s3://"):
-            backup = find_backup(list_backups(clients("s3"), bucket), source)
-            source, manifest = backup.address, backup.manifest
+    refuse_password(to, "--to")
+    target = database_of(to, "--to")
+    source, manifest, clients = _find_source(here, source, region)
     s3 = clients("s3") if clients else None
     if dry_run:
         with open_dump(source, s3=s3) as dump:
             check(dump, manifest)
-        here.screen.text(f"{source} could be restored; nothing was changed.")
+        _, state = look_at_target(to, replace=replace)
+        before = "does not exist yet" if state is None else "would be replaced" if replace else "is empty"
+        here.screen.text(f"{source} could be restored into {target}, which {before}; nothing was changed.")
         if here.screen.as_json:
-            here.screen.document({"dry_run": True, "source": source})
+            here.screen.document({"dry_run": True, "source": source, "target": target, "target_state": before})
         return
     if replace:
-        here.screen.confirm("Replace everything in the target database?", yes=here.yes)
+        here.screen.confirm(f"Replace everything in {target}?", yes=here.yes)
     result = restore(
-        source, to, manifest=manifest, replace=replace, progress=_progress(here), s3=s3, stdin=sys.stdin.buffer
+        source,
+        to,
+        manifest=manifest,
+        replace=replace,
+        progress=_progress(here),
+        s3=s3,
+        stdin=sys.stdin.buffer,
+        jobs=jobs,
     )
     if here.screen.as_json:
         here.screen.document(result.model_dump(mode="json"))
     here.screen.text(f"{result.rows} rows in {result.tables} tables, {result.seconds:.1f} s")
     for note in result.notes:
         here.screen.text(f"note: {note.kind}: {note.object}: {note.text}")
+
+
+def _find_source(here: Session, wanted: str, region: str | None) -> tuple[str, Manifest | None, Clients | None]:
+    """Return the dump that is meant, the manifest that lies beside it, if any, and the clients that read it.
+
+    Raises BadDumpError for a file that is not there, RecoveryError for a backup that is not.
+    """
+    if wanted == "-":
+        return wanted, None, None
+    path = Path(wanted)
+    if not wanted.startswith("s3://"):
+        if path.exists():
+            beside = next((item for item in list_local_backups(path.parent) if item.filename == path.name), None)
+            return wanted, beside.manifest if beside else None, None
+        if path.name != wanted:
+            raise BadDumpError(f"There is no dump {wanted}.", hint="Give a file that exists, a backup's id or s3://…")
+    clients, bucket = _place(here, region)
+    if not wanted.startswith("s3://"):
+        backup = find_backup(list_backups(clients("s3"), bucket), wanted)
+        return backup.address, backup.manifest, clients
+    bucket, _, key = wanted.removeprefix("s3://").partition("/")
+    prefix, slash, name = key.rpartition("/")
+    if names.split(name) is None:
+        return wanted, None, clients
+    listed = list_backups(clients("s3"), bucket, f"{prefix}{slash}")
+    return wanted, next((item.manifest for item in listed if item.address == wanted), None), clients
 
 
 def verify_database(
@@ -215,6 +276,8 @@ def verify_database(
     from recovery.commands.verification import verify_and_show  # noqa: PLC0415
 
     here = session(context)
+    refuse_password(database, "--database")
+    database_of(database, "--database")
     verify_and_show(here, database, _read_manifest(here, manifest, region) if manifest else None)
 
 

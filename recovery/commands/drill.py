@@ -14,7 +14,7 @@ from recovery.errors import BadDumpError
 from recovery.journal import verify_chain
 from recovery.procedures.quarterly import DrillOptions
 from recovery.procedures.running import exit_error, refuse_impossible, run_drill
-from recovery.report.model import make_report
+from recovery.report.model import duration, make_report
 from recovery.report.page import write_report
 
 drill = typer.Typer(help="Rehearse a disaster and measure it.", no_args_is_help=True)
@@ -90,7 +90,8 @@ def list_drills(context: typer.Context) -> None:
     if here.screen.as_json:
         here.screen.document({"drills": rows})
     here.screen.table(
-        ("id", "runbook", "state", "verdict"), [(i.id, i.runbook, i.state, i.verdict or "-") for i in found]
+        ("id", "runbook", "state", "verdict", ""),
+        [(i.id, i.runbook or "-", i.state, i.verdict or "-", "kept" if i.kept else "") for i in found],
     )
     if not found:
         here.screen.say(f"There is no drill in {here.settings.drills}.")
@@ -109,7 +110,8 @@ def show_drill(context: typer.Context, drill_id: Id = "latest") -> None:
     if here.screen.as_json:
         here.screen.document(report.model_dump(mode="json"))
     here.screen.table(
-        ("outcome", "step", "seconds", ""), [(s.outcome, s.title, s.seconds, s.text) for s in report.steps]
+        ("outcome", "step", "took", ""),
+        [(s.outcome, s.title, "" if s.seconds is None else duration(s.seconds), s.text) for s in report.steps],
     )
     show_report(here.screen, report, here.settings.drills / report.drill / "report.html")
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from recovery import reaping
+from recovery.clients import refuse_foreign_account
 from recovery.commands.shared import Session, session
 from recovery.console import RunDisplay
-from recovery.errors import CheckFailedError, RecoveryError
+from recovery.errors import CheckFailedError, RecoveryError, RunInterruptedError
 from recovery.procedures.quarterly import DrillOptions
 from recovery.procedures.running import run_drill
 
@@ -29,10 +30,13 @@ def up(context: typer.Context, dry_run: DryRun = False) -> None:  # noqa: FBT002
     place = f"account {here.account or '(none set)'}, {here.settings.platform.dr_region}"
     hours = here.settings.drill.lifetime_hours
     if dry_run:
-        here.screen.say(f"Would make a DR environment in {place}, to expire after {hours:g} h.")
+        here.screen.text(f"Would make a DR environment in {place}, to expire after {hours:g} h; nothing was changed.")
         if here.screen.as_json:
-            here.screen.document({"dry_run": True, "region": here.settings.platform.dr_region})
+            region = here.settings.platform.dr_region
+            here.screen.document({"dry_run": True, "account": here.account, "region": region, "lifetime_hours": hours})
         return
+    # Before a drill's folder and journal are there for nothing.
+    refuse_foreign_account(here.dr, here.account, settings_file=str(here.settings.source))
     if here.local is None:
         here.screen.confirm(f"Make a DR environment in {place}, to expire after {hours:g} h?", yes=here.yes)
     display = RunDisplay(here.screen)
@@ -49,14 +53,15 @@ def up(context: typer.Context, dry_run: DryRun = False) -> None:  # noqa: FBT002
     finally:
         display.close()
     failure = conclusion.result.first_failure
+    if conclusion.result.interrupted:
+        raise RunInterruptedError("Interrupted; what was made has been removed.", detail=conclusion.drill)
     if failure is not None:
         raise failure[1]
-    if conclusion.result.interrupted:
-        raise typer.Exit(130)
     outputs = conclusion.result.evidence["environment"]["outputs"]
     if here.screen.as_json:
         here.screen.document({"drill": conclusion.drill, "outputs": outputs})
-    here.screen.text(f"{conclusion.drill} is up; remove it with: recovery environment down {conclusion.drill}")
+    remove_with = conclusion.result.evidence["keep"]["remove_with"]
+    here.screen.text(f"{conclusion.drill} is up; remove it with: {remove_with}")
 
 
 @environment.command("status")
@@ -71,7 +76,15 @@ def status(context: typer.Context) -> None:
         here.screen.document({"environments": [vars(item) for item in found]})
     here.screen.table(
         ("drill", "stack", "expires", ""),
-        [(item.drill, "yes" if item.has_stack else "no", item.expires_at or "-", item.reason) for item in found],
+        [
+            (
+                item.drill,
+                "yes" if item.has_stack else "no",
+                f"{item.expires_at:%Y-%m-%d %H:%M} UTC" if item.expires_at else "-",
+                f"{'to be reaped: ' if item.reap else ''}{item.reason}",
+            )
+            for item in found
+        ],
     )
     if not found:
         here.screen.say("There is no environment.")
@@ -141,15 +154,15 @@ def _remove(here: Session, wanted: list[str]) -> None:
             here.screen.text(f"{drill_id}: nothing is left")
         except RecoveryError as exc:
             failed.append((drill_id, exc))
-            if len(wanted) > 1:
-                here.screen.error(exc)
-    if here.screen.as_json and not failed:
-        here.screen.document({"removed": done})
     if not wanted:
         here.screen.say("There is nothing to remove.")
-    if len(failed) == 1:
+    if failed and len(wanted) == 1:
         raise failed[0][1]
     if failed:
         raise CheckFailedError(
-            f"{len(failed)} environments could not be removed.", detail=", ".join(i for i, _ in failed)
+            f"{len(failed)} of {len(wanted)} environments could not be removed.",
+            detail="; ".join(f"{drill_id}: {exc}" for drill_id, exc in failed),
+            hint="What could be removed is gone; say the same again once the causes are.",
         )
+    if here.screen.as_json:
+        here.screen.document({"removed": done})

@@ -175,7 +175,7 @@ def side_database(dsn: str, *, replace: bool, notes: Notes) -> Iterator[SideData
     Raises RefusedError when the target holds something and ``replace`` is false, or another restore into it is running;
     EnvironmentLacksError when the role may not do what is needed.
     """
-    target, state = _look_at_target(dsn, replace=replace)
+    target, state = look_at_target(dsn, replace=replace)
     with contextlib.closing(connect(dsn, database=admin_database(target))) as admin:
         _lock(admin, target)
         for name in _drop_interrupted(admin, target):
@@ -216,7 +216,12 @@ def drop_database(admin: Connection, name: str) -> None:
     admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}{}").format(sql.Identifier(name), force))
 
 
-def _look_at_target(dsn: str, *, replace: bool) -> tuple[str, DatabaseState | None]:
+def look_at_target(dsn: str, *, replace: bool) -> tuple[str, DatabaseState | None]:
+    """Return the name and state of the DSN's database, without a state where it does not exist; nothing is changed.
+
+    Raises RefusedError when it holds something and ``replace`` is false, EnvironmentLacksError when the server does not
+    answer or the database belongs to somebody else.
+    """
     target = target_name(dsn)
     with contextlib.closing(connect(dsn, database=admin_database(target))) as admin:
         state = read_state(admin, target)

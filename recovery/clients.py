@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
@@ -28,6 +29,7 @@ _CONFIG = Config(
     read_timeout=60,
     retries={"mode": "standard", "max_attempts": 3},
     user_agent_extra="agentverse-dr",
+    s3={"us_east_1_regional_endpoint": "regional"},
 )
 
 AwsError = (ClientError, BotoCoreError)
@@ -65,7 +67,10 @@ class Clients:
         """Return the client of a service in this region."""
         with self._mutex:
             if service not in self._made:
-                session = boto3.session.Session(region_name=self.region)
+                own = botocore.session.get_session()
+                # An operator's setting may still name the global endpoint, which is us-east-1 and goes with it.
+                own.set_config_variable("sts_regional_endpoints", "regional")
+                session = boto3.session.Session(botocore_session=own, region_name=self.region)
                 make = cast("Any", session.client)
                 self._made[service] = make(service, region_name=self.region, config=_CONFIG)
             return self._made[service]

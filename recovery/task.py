@@ -5,7 +5,8 @@
     recovery task ping --host H --port P --secret-arn ARN --region R
 
 Arguments are addresses, never secrets: those are fetched here.  Every event is one line of JSON on standard output,
-flushed at once: ``progress``, then ``result`` or ``error``.  The exit code decides.
+flushed at once: ``progress``, then ``result`` or ``error``; an event too long for a line of the log comes as ``part``
+events whose texts make up its line.  The exit code decides.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 _PING_SECONDS = 10.0
 # A log keeps every line for years; twice a second per task is more than anybody reads.
 _PROGRESS_SECONDS = 1.0
+# The log driver cuts a line at 262,118 bytes. So many characters stay below it, of four bytes each or escaped.
+_PART_CHARACTERS = 60_000
 
 
 def run(argv: list[str]) -> int:
@@ -88,8 +91,15 @@ class _Output:
 
     def write(self, event: dict[str, Any]) -> None:
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":"), default=str)
+        lines = [line]
+        if len(line) > _PART_CHARACTERS:
+            texts = [line[start : start + _PART_CHARACTERS] for start in range(0, len(line), _PART_CHARACTERS)]
+            lines = [
+                json.dumps({"event": "part", "part": number, "of": len(texts), "text": text}, ensure_ascii=False)
+                for number, text in enumerate(texts, start=1)
+            ]
         with self._lock:
-            sys.stdout.write(line + "\n")
+            sys.stdout.writelines(part + "\n" for part in lines)
             sys.stdout.flush()
 
     def progress(self, event: ProgressEvent) -> None:
@@ -201,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
             task.add_argument("--dump", help="the same, as an option")
             task.add_argument("--manifest", help="its manifest: s3://bucket/key or a file")
             task.add_argument("--database", required=True)
-            task.add_argument("--sslmode", default="prefer", help="as libpq's")
+            task.add_argument("--sslmode", help="as libpq's; off this machine nothing goes unencrypted by default")
         task.add_argument("--host", required=True)
         task.add_argument("--port", required=True, type=int)
         task.add_argument(
@@ -249,7 +259,7 @@ def _dsn(arguments: argparse.Namespace) -> str:
         dbname=arguments.database,
         user=user,
         password=password,
-        sslmode=arguments.sslmode,
+        sslmode=arguments.sslmode or ("prefer" if _is_loopback(arguments.host) else "require"),
     )
 
 
@@ -315,7 +325,7 @@ def _value(expect: str | None) -> object:
 
 
 def _is_loopback(host: str) -> bool:
-    # A token in plain text is only ever sent to this machine.
+    # Tokens and data in plain text are only ever sent to this machine.
     if host == "localhost":
         return True
     try:

@@ -7,12 +7,13 @@ stops it: leaving this module by an error or an interruption never leaves a task
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
 
 from recovery.clients import AwsError, aws_problem
 from recovery.errors import (
@@ -25,12 +26,32 @@ from recovery.errors import (
 )
 
 if TYPE_CHECKING:
+    from mypy_boto3_ecs.type_defs import TaskOverrideTypeDef
+
     from recovery.clients import Clients
     from recovery.places import TaskPlace
     from recovery.runbook import StepContext
 
 # How long after a task's end its last log lines may take to appear.
 _LOG_GRACE_SECONDS = 20.0
+# ECS is eventually consistent: DescribeTasks may not know yet what RunTask has answered.
+_APPEARS_WITHIN_SECONDS = 60.0
+# A restore of hours is not given up for a moment in which AWS does not answer.
+_SILENCE_SECONDS = 120.0
+_PASSING = frozenset(
+    {
+        "InternalFailure",
+        "InternalServerError",
+        "RequestLimitExceeded",
+        "ServerException",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+        "Throttling",
+        "ThrottlingException",
+    }
+)
+# What RunTask takes of overrides, as JSON with its punctuation.
+_OVERRIDES_LIMIT = 8192
 _BY_CODE: Mapping[int, type[RecoveryError]] = {
     1: CheckFailedError,
     2: UsageError,
@@ -59,6 +80,7 @@ class _Log:
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     tail: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
 
     def read(self) -> int:
         """Take every line that is new and return how many there were."""
@@ -90,6 +112,11 @@ class _Log:
         if not isinstance(event, dict) or "event" not in event:
             self.tail = [*self.tail[-19:], line]
             return
+        if event["event"] == "part":
+            self.parts = [*(self.parts if event["part"] > 1 else []), event["text"]]
+            if event["part"] == event["of"]:
+                self._take("".join(self.parts))
+            return
         if event["event"] == "result":
             self.result = event
         elif event["event"] == "error":
@@ -118,6 +145,14 @@ def run_task(clients: Clients, place: TaskPlace, command: Sequence[str], context
 
 def _start(clients: Clients, place: TaskPlace, command: Sequence[str], context: StepContext) -> str:
     what = f"The task `{' '.join(command[:2])}` could not be started."
+    overrides: TaskOverrideTypeDef = {"containerOverrides": [{"name": place.container, "command": list(command)}]}
+    length = len(json.dumps(overrides))
+    if length > _OVERRIDES_LIMIT:
+        raise UsageError(
+            what,
+            detail=f"Its arguments are {length} characters long; ECS takes {_OVERRIDES_LIMIT}.",
+            hint="Shorten the sample queries in recovery.toml.",
+        )
     try:
         answer = clients("ecs").run_task(
             cluster=place.cluster_arn,
@@ -133,7 +168,7 @@ def _start(clients: Clients, place: TaskPlace, command: Sequence[str], context: 
                     "assignPublicIp": "DISABLED",
                 }
             },
-            overrides={"containerOverrides": [{"name": place.container, "command": list(command)}]},
+            overrides=overrides,
         )
     except AwsError as exc:
         raise aws_problem(what, exc) from exc
@@ -146,14 +181,24 @@ def _start(clients: Clients, place: TaskPlace, command: Sequence[str], context: 
 def _follow(clients: Clients, place: TaskPlace, arn: str, log: _Log, context: StepContext) -> Mapping[str, Any]:
     """Read the log until the task has stopped and said everything; return its last description."""
     waited = 0.0
+    began = answered = time.monotonic()
+    seen = False
     while True:
         try:
             answer = clients("ecs").describe_tasks(cluster=place.cluster_arn, tasks=[arn])
             log.read()
         except AwsError as exc:
-            raise aws_problem(f"Task {arn} can no longer be followed.", exc) from exc
+            if not _may_pass(exc) or time.monotonic() - answered > _SILENCE_SECONDS:
+                raise aws_problem(f"Task {arn} can no longer be followed.", exc) from exc
+            context.sleep(1.0)
+            continue
+        answered = time.monotonic()
         if not answer["tasks"]:
-            raise CheckFailedError(f"Task {arn} is gone.", detail=str(answer.get("failures", "")))
+            if seen or answered - began > _APPEARS_WITHIN_SECONDS:
+                raise CheckFailedError(f"Task {arn} is gone.", detail=str(answer.get("failures", "")))
+            context.sleep(1.0)
+            continue
+        seen = True
         task: Mapping[str, Any] = answer["tasks"][0]
         if task.get("lastStatus") == "STOPPED":
             ran = any(item.get("exitCode") is not None for item in task.get("containers", []))
@@ -161,6 +206,13 @@ def _follow(clients: Clients, place: TaskPlace, arn: str, log: _Log, context: St
                 return task
             waited += 0.5
         context.sleep(0.5)
+
+
+def _may_pass(problem: Exception) -> bool:
+    """Tell whether asking again may help: AWS was not reached or was too busy, rather than refused."""
+    if isinstance(problem, ClientError):
+        return problem.response.get("Error", {}).get("Code") in _PASSING
+    return isinstance(problem, HTTPClientError)
 
 
 def _relay(event: Mapping[str, Any], context: StepContext) -> None:

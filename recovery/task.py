@@ -326,7 +326,7 @@ def _value(expect: str | None) -> object:
 
 def _is_loopback(host: str) -> bool:
     # Tokens and data in plain text are only ever sent to this machine.
-    if host == "localhost":
+    if host == "localhost" or host.startswith("/"):  # a folder is libpq's way of naming a socket of this machine
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

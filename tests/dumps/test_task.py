@@ -173,3 +173,24 @@ def test_ping_logs_in_writes_and_reads_back(
     assert events(capsys.readouterr().out)[-1]["kind"] == "ping"
     assert task.run(["ping", *where, "--secret-arn", secret("wrong")]) == 1
     assert "token" in events(capsys.readouterr().out)[-1]["message"]
+
+
+@pytest.mark.parametrize(
+    ("host", "mode"),
+    [("127.0.0.1", "prefer"), ("localhost", "prefer"), ("/run/postgresql", "prefer"), ("db.example", "require")],
+)
+def test_a_database_on_another_machine_is_never_spoken_to_in_plain_text(
+    target: list[str], monkeypatch: pytest.MonkeyPatch, host: str, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def see(source: str, dsn: str, **rest: object) -> None:
+        del source, rest
+        asked.append(str(conninfo_to_dict(dsn)["sslmode"]))
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(task, "restore", see)
+    target[target.index("--host") + 1] = host
+    assert task.run(["restore", "s3://bucket/db/x.sql.gz", *target]) == 1
+    assert asked == [mode]
+    assert "seen" in capsys.readouterr().out

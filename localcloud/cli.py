@@ -182,8 +182,10 @@ def status(*, home: HomeOption = default_home(), as_json: JsonOption = False) ->
     for row in rows:
         table.add_row(*(row.get(column, "") for column in columns))
     console = Console()
-    # In a file or a pipe, addresses are read by programs: they must not be cut to the width of a terminal that is none.
-    console.print(table, width=None if console.is_terminal else _WIDE)
+    if not console.is_terminal:
+        # In a file or a pipe addresses are read by programs: they must not be cut to a terminal's width.
+        console.width = _WIDE
+    console.print(table)
 
 
 @app.command(epilog="Example: localcloud reset")

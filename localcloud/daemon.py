@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from localcloud.images import load_images
 from localcloud.postgres_installation import prepare_default
 from localcloud.processes import end_recorded, is_over, wait_until
+from localcloud.provider.parent import ENGINE_PID
 from localcloud.reconciler import Context
 from localcloud.settings import (
     ACCOUNT,
@@ -216,7 +217,8 @@ def _install_provider(home: Home) -> None:
     draft = folder / ".pulumi-resource-aws"
     draft.write_text(
         "#!/bin/sh\n"
-        f"PYTHONPATH={shlex.quote(str(package_root))}${{PYTHONPATH:+:$PYTHONPATH}} "
+        # The shell becomes the provider, so its parent is the engine, whose end the provider watches for.
+        f"{ENGINE_PID}=$PPID PYTHONPATH={shlex.quote(str(package_root))}${{PYTHONPATH:+:$PYTHONPATH}} "
         f'exec {shlex.quote(sys.executable)} -m localcloud.provider "$@"\n'
     )
     draft.chmod(0o755)

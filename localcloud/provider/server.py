@@ -14,6 +14,7 @@ from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc, status_pb2
 
 from localcloud.provider.errors import ProviderError
+from localcloud.provider.parent import end_with_parent
 from localcloud.provider.provider import HalfMadeResourceError, Provider
 
 VERSION = "7.51.1"
@@ -82,13 +83,17 @@ async def _serve(engine_address: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until the engine ends this process. `arguments` hold the engine's address among flags that are ignored."""
+    """Serve until the engine ends this process, or is gone itself.
+
+    `arguments` hold the engine's address among flags that are ignored.
+    """
     addresses = [argument for argument in arguments if not argument.startswith("-")]
     if not addresses:
         sys.stderr.write(
             "usage: python -m localcloud.provider ENGINE_ADDRESS (the Pulumi engine starts this program)\n"
         )
         return 2
+    end_with_parent()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(addresses[0]))
     return 0

@@ -227,7 +227,9 @@ def _list_prefixes(bucket: str, prefixes: Sequence[str]) -> tuple[Document, Docu
             "Effect": "Allow",
             "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
             "Resource": _bucket(bucket),
-            "Condition": {"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}},
+            # Reading a key that is not there is judged by this statement too, without a prefix: denied here, S3 would
+            # answer 403 for what is merely missing.
+            "Condition": {"StringLikeIfExists": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}},
         },
         {
             "Sid": "AskAboutTheBucket",

@@ -24,6 +24,21 @@ HTTPS = 443
 CONTAINER = "recovery"
 
 
+# States that a database being made does not leave by waiting.
+_FAILED = frozenset(
+    {
+        "failed",
+        "inaccessible-encryption-credentials",
+        "inaccessible-encryption-credentials-recoverable",
+        "incompatible-create",
+        "incompatible-network",
+        "incompatible-parameters",
+        "insufficient-capacity",
+        "storage-full",
+    }
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatabasePlace:
     """A database that answers: its address, initial database, master user and the ARN of the secret with both."""
@@ -63,7 +78,7 @@ def find_database(clients: Clients, identifier: str) -> DatabasePlace | None:
         raise aws_problem(f"Database {identifier} cannot be described.", exc) from exc
     instance = found[0]
     status = instance.get("DBInstanceStatus", "")
-    if status in {"failed", "incompatible-parameters", "incompatible-network", "storage-full"}:
+    if status in _FAILED:
         raise CheckFailedError(
             f"Database {identifier} is {status}.", hint="Its events in RDS say why: aws rds describe-events."
         )

@@ -346,12 +346,13 @@ class Sweeper:
                 ec2.revoke_security_group_egress(GroupId=group, SecurityGroupRuleIds=outgoing)
 
     def sweep(
-        self, note: Callable[[str], None], *, patience: float = 900.0, pause: float = 5.0
+        self, note: Callable[[str], None], *, patience: float = 2400.0, pause: float = 5.0
     ) -> tuple[list[Leftover], list[Leftover]]:
         """Find and remove until nothing is found or `patience` seconds are over.
 
-        Returns what the first look found and what the last one still found; a database takes minutes to go, so passes
-        repeat for as long as something is on its way out.
+        Returns what the first look found and what the last one still found. A database that was being made when its
+        drill died takes a quarter of an hour to come and as long to go, so passes repeat, ever more slowly: each lists
+        what the account has, at rates that AWS limits.
         """
         first = remaining = self.find()
         if not first:
@@ -364,7 +365,7 @@ class Sweeper:
                 timeout=patience,
                 wait_initial=pause,
                 wait_jitter=0,
-                wait_max=pause,
+                wait_max=6 * pause,
             ):
                 with attempt:
                     problems = self.remove(remaining, note)

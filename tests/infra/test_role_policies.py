@@ -19,6 +19,7 @@ DRILL_DATABASE = names.database(names.recovery("prod", "20260109-020000-1a2b"))
 _OPERATORS: Mapping[str, Callable[[str, str], bool]] = {
     "StringEquals": lambda value, pattern: value == pattern,
     "StringLike": fnmatchcase,
+    "StringLikeIfExists": lambda value, pattern: not value or fnmatchcase(value, pattern),
 }
 
 
@@ -127,6 +128,14 @@ def test_the_task_reads_the_master_password_of_a_drill_and_never_productions(tas
     assert not allowed(task, read, secret, primaryDBInstanceArn=f"{database}{names.database('agentverse-prod')}")
     assert not allowed(task, read, secret)
     assert allowed(task, "kms:Decrypt", KEY, ViaService="secretsmanager.us-west-2.amazonaws.com")
+
+
+def test_the_task_lists_what_recovery_needs_and_is_told_when_a_key_is_missing(task: roles.Document) -> None:
+    bucket = "arn:aws:s3:::agentverse-backups-dr"
+    assert allowed(task, "s3:ListBucket", bucket, prefix="db/")
+    assert not allowed(task, "s3:ListBucket", bucket, prefix="exports/")
+    # S3 answers 404 for a missing key to those who may list, asked without a prefix; 403 to all others.
+    assert allowed(task, "s3:ListBucket", bucket)
 
 
 def test_the_task_writes_and_deletes_nothing(task: roles.Document) -> None:

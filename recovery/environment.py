@@ -192,7 +192,12 @@ class Environment:
         options = runtime.get("options") if isinstance(runtime, dict) else None
         if isinstance(options, dict) and options.get("virtualenv"):
             options["virtualenv"] = str(project / options["virtualenv"])
-        stack.setdefault("config", {}).update(config or {})
+        settings = stack.setdefault("config", {})
+        if not any(isinstance(value, dict) and "secure" in value for value in settings.values()):
+            # Left by somebody who selected a stack by hand, perhaps on another backend with another passphrase; without
+            # an encrypted value nothing needs it, and with it this stack could not be opened.
+            stack.pop("encryptionsalt", None)
+        settings.update(config or {})
         self._work.mkdir(parents=True, exist_ok=True)
         stack_file = self._work / f"Pulumi.{self.stack_name}.yaml"
         (self._work / "Pulumi.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

@@ -168,7 +168,7 @@ def test_the_project_is_never_written_to(tmp_path: Path) -> None:
     project.mkdir()
     files = {
         "Pulumi.yaml": "name: p\nmain: infra\nruntime:\n  name: python\n  options:\n    virtualenv: .venv\n",
-        "Pulumi.dr.yaml": "config:\n  p:drillId: manual\n",
+        "Pulumi.dr.yaml": "encryptionsalt: v1:of-another-passphrase\nconfig:\n  p:drillId: manual\n",
     }
     for name, text in files.items():
         (project / name).write_text(text)
@@ -178,4 +178,7 @@ def test_the_project_is_never_written_to(tmp_path: Path) -> None:
     copy = (tmp_path / DRILL / "stack" / "Pulumi.yaml").read_text()
     assert f"main: {project / 'infra'}" in copy
     assert f"virtualenv: {project / '.venv'}" in copy
-    assert DRILL in (tmp_path / DRILL / "stack" / f"Pulumi.dr-{DRILL}.yaml").read_text()
+    own = (tmp_path / DRILL / "stack" / f"Pulumi.dr-{DRILL}.yaml").read_text()
+    assert DRILL in own
+    # Selecting the stack by hand leaves a salt behind, which fits one passphrase only.
+    assert "encryptionsalt" not in own

@@ -44,6 +44,8 @@ def test_the_nearest_file_above_is_read(tmp_path: Path) -> None:
         ("[objectives]\nrto = 4\n", r"objectives\.rto is not a known key"),
         ('[[checks]]\nname = "x"\n', r"checks\.0\.sql is missing"),
         ("[objectives\n", "not TOML"),
+        ('[verify]\nrequired = ["server", "rowz"]\n', r"verify\.required\.1 = 'rowz'.*'rows'"),
+        ('[platform]\nenvironment = "production1"\n', r"platform\.environment = 'production1'.*up to 10"),
     ],
 )
 def test_a_bad_value_names_file_key_and_expectation(tmp_path: Path, text: str, said: str) -> None:

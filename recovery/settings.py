@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recovery.errors import UsageError
 from recovery.rungs import RungName
 
 FILE_NAME = "recovery.toml"
+
+# Sample queries are arguments of a task, of which ECS takes 8192 characters; the rest is for addresses. Said when the
+# file is read, since a drill comes to its queries last.
+_CHECKS_LIMIT = 6144
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
@@ -114,6 +119,15 @@ class Settings(_Table):
     contacts: tuple[Contact, ...] = ()
     source: Path
     drills: Path
+
+    @field_validator("checks")
+    @classmethod
+    def _fit_into_a_task(cls, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        # Quoted twice, as they travel: a JSON text among the arguments, which are JSON themselves.
+        length = len(json.dumps(json.dumps([check.sample() for check in checks], default=str)))
+        if length > _CHECKS_LIMIT:
+            raise ValueError(f"the queries take {length} characters of a task's arguments, at most {_CHECKS_LIMIT} fit")
+        return checks
 
 
 class Overrides(BaseSettings):

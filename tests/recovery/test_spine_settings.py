@@ -71,6 +71,13 @@ def test_a_missing_file_that_was_asked_for_is_named(tmp_path: Path, monkeypatch:
         load_settings()
 
 
+def test_more_queries_than_a_task_can_be_given_are_refused_when_the_file_is_read(tmp_path: Path) -> None:
+    query = '[[checks]]\nname = "q"\nsql = "SELECT ' + "1 + " * 250 + '1"\n'
+    assert len(load_settings(_write(tmp_path, query * 5).parent).checks) == 5
+    with pytest.raises(UsageError, match="at most 6144 fit"):
+        load_settings(_write(tmp_path, query * 7).parent)
+
+
 def test_a_sample_query_is_asked_only_where_its_table_is(tmp_path: Path) -> None:
     _write(tmp_path, '[[checks]]\nname = "n"\nsql = "SELECT 1"\nwhen = "nodes"\n')
     check = load_settings(tmp_path).checks[0]

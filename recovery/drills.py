@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from recovery.errors import UsageError
+from recovery.errors import CheckFailedError, UsageError
 from recovery.journal import FILE_NAME, Event, is_being_written, read_journal
 from recovery.ledger import finished, started
 
@@ -30,8 +30,9 @@ def new_drill_id(now: datetime) -> str:
 class Drill:
     """One drill as its journal tells it.
 
-    `state` is running, finished, dead (its process ended before its run) or reaped (removed after it had died); `built`
-    tells whether it came as far as making anything, `kept` whether its environment was left there on purpose.
+    `state` is running, finished, dead (its process ended before its run), reaped (removed after it had died) or damaged
+    (its journal cannot be read, and nothing else is known of it, not even `local`); `built` tells whether it came as
+    far as making anything, `kept` whether its environment was left there on purpose.
     """
 
     id: str
@@ -43,7 +44,7 @@ class Drill:
     built: bool
     kept: bool
     swept: bool
-    local: bool
+    local: bool | None
 
 
 def journal_path(drills: Path, drill_id: str) -> Path:
@@ -78,11 +79,18 @@ def list_drills(drills: Path) -> list[Drill]:
 
 
 def describe(drills: Path, drill_id: str) -> Drill:
-    """Return what the journal of one drill says about it. Raises UsageError, CheckFailedError (damaged journal)."""
+    """Return what the journal of one drill says about it. Raises UsageError for what is not a drill's id."""
     path = journal_path(drills, drill_id)
     # The lock first: a run that ends between the two looks is then seen as finished, not as dead.
     writing = is_being_written(path)
-    events = read_journal(path)
+    try:
+        events = read_journal(path)
+    except CheckFailedError:
+        # One bad file must not hide every other drill, least of all from a reaper.
+        return Drill(
+            id=drill_id, folder=path.parent, runbook="", started_at=None, state="damaged", verdict=None,
+            built=True, kept=False, swept=False, local=None,
+        )  # fmt: skip
     begin = started(events)
     verdict = next((event.data.get("verdict") for event in reversed(events) if event.event == "verdict"), None)
     reaped = any(event.event == "reaped" for event in events)

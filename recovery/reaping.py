@@ -83,6 +83,8 @@ def _judge(settings: Settings, drill_id: str, *, stack: bool, tags: Mapping[str,
         drill = drills.describe(settings.drills, drill_id)
         if drill.state == "dead" and not drill.kept:
             reap, reason = True, "its process is dead"
+        elif drill.state == "damaged":
+            reason = "its journal is damaged: look at it, then take it down by its id"
         elif not drill.kept:
             reap, reason = True, "something of it is left"
     if not reason and expires is not None and expires < now:
@@ -113,7 +115,8 @@ def remove(
         raise RefusedError(
             f"Drill {drill_id} is running.", hint="Stop it with Ctrl-C: it tears its own environment down."
         )
-    if path.is_file() and drills.describe(settings.drills, drill_id).local != (local is not None):
+    where_it_ran = drills.describe(settings.drills, drill_id).local if path.is_file() else None
+    if where_it_ran is not None and where_it_ran != (local is not None):
         where = "the embedded cloud" if local is None else "AWS"
         raise RefusedError(
             f"Drill {drill_id} ran on {where}, so nothing of it can be removed here.",
@@ -142,14 +145,16 @@ def remove(
 
 def preview(settings: Settings, clients: Clients, drill_id: str) -> list[str]:
     """Return what removing a drill would delete, one line each; nothing is changed."""
-    environment = _environment(settings, drill_id)
     lines = []
-    if environment.exists():
-        lines = [
-            f"{resource['type']} {str(resource.get('urn', '')).rsplit('::', 1)[-1]} {resource.get('id', '')}"
-            for resource in environment.resources()
-            if resource.get("custom") and not str(resource.get("type", "")).startswith("pulumi:providers:")
-        ]
+    # Somewhere else than in the drill's folder: looking must not make one.
+    with tempfile.TemporaryDirectory(prefix="agentverse-preview-") as folder:
+        environment = Environment(settings.platform, drill_id, Path(folder))
+        if environment.exists():
+            lines = [
+                f"{resource['type']} {str(resource.get('urn', '')).rsplit('::', 1)[-1]} {resource.get('id', '')}"
+                for resource in environment.resources()
+                if resource.get("custom") and not str(resource.get("type", "")).startswith("pulumi:providers:")
+            ]
     found = Sweeper(clients, drill_id, settings.platform.environment).find()
     return lines + [item.describe() for item in found]
 

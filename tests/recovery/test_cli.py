@@ -149,3 +149,13 @@ def test_the_process_itself_ends_with_the_code_and_keeps_stdout_clean(tmp_path: 
     assert answer.returncode == 2
     assert json.loads(answer.stdout)["error"]["code"] == 2
     assert "error: No such command" in answer.stderr
+
+
+def test_one_damaged_journal_hides_no_other_drill(tmp_path: Path, recovery: Command) -> None:
+    for drill, content in (("20260109-020000-1a2b", "nonsense\nnonsense\nnonsense\n"), ("20260110-020000-1a2b", "")):
+        folder = tmp_path / "drills" / drill
+        folder.mkdir(parents=True)
+        (folder / "journal.jsonl").write_text(content)
+    listed = json.loads(recovery("--json", "drills", "list").stdout)["drills"]
+    assert [(item["id"][:8], item["state"]) for item in listed] == [("20260110", "dead"), ("20260109", "damaged")]
+    assert recovery("drills", "show", "20260109-020000-1a2b").returncode == 1

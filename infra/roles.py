@@ -14,7 +14,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra import names
-from infra.storage import DRILLS_PREFIX, DUMPS_PREFIX
+from infra.storage import BACKUP_LOCK, DRILLS_PREFIX, DUMPS_PREFIX
 
 Document = dict[str, Any]
 
@@ -139,7 +139,10 @@ def replication_policy(
 
 
 def backup_policy(*, account: str, region: str, bucket: str, key: str, database: str) -> Document:
-    """Return what the backup task may do: write, read back and tag dumps, and log in to the database. Never delete."""
+    """Return what the backup task may do: write, read back and tag dumps, and log in to the database.
+
+    It deletes nothing but its own lock, and of that no version.
+    """
     return _document(
         *_list_prefixes(bucket, [DUMPS_PREFIX]),
         {
@@ -156,6 +159,13 @@ def backup_policy(*, account: str, region: str, bucket: str, key: str, database:
                 "s3:PutObjectTagging",
             ],
             "Resource": f"{_bucket(bucket)}/{DUMPS_PREFIX}*",
+        },
+        {
+            # A lock that stays would refuse the next backup until it expires. The bucket keeps what was deleted.
+            "Sid": "GiveBackTheLock",
+            "Effect": "Allow",
+            "Action": "s3:DeleteObject",
+            "Resource": f"{_bucket(bucket)}/{BACKUP_LOCK}",
         },
         _use_of_key_by_s3("EncryptDumps", ["kms:Decrypt", "kms:GenerateDataKey"], region, key, [bucket]),
         _master_secret(account, region, database),

@@ -15,6 +15,7 @@ import pulumi_aws as aws
 
 DUMPS_PREFIX: Final = "db/"
 DRILLS_PREFIX: Final = "drills/"
+BACKUP_LOCK: Final = f"{DUMPS_PREFIX}backup.lock"
 SUPERSEDED_TAG: Final = ("agentverse:superseded", "true")
 
 # Parts of an upload that was given up are invisible in listings and paid for until they are removed.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from infra import names, roles
+from recovery.dumps.names import DEFAULT_PREFIX, LOCK
 
 ACCOUNT = "123456789012"
 KEY = f"arn:aws:kms:us-west-2:{ACCOUNT}:key/1"
@@ -136,6 +137,17 @@ def test_the_task_lists_what_recovery_needs_and_is_told_when_a_key_is_missing(ta
     assert not allowed(task, "s3:ListBucket", bucket, prefix="exports/")
     # S3 answers 404 for a missing key to those who may list, asked without a prefix; 403 to all others.
     assert allowed(task, "s3:ListBucket", bucket)
+
+
+def test_the_backup_gives_back_its_lock_and_can_delete_no_dump_and_no_version() -> None:
+    backup = roles.backup_policy(
+        account=ACCOUNT, region="us-east-1", bucket="agentverse-backups", key=SOURCE_KEY, database="agentverse-prod-db"
+    )
+    lock = f"arn:aws:s3:::agentverse-backups/{DEFAULT_PREFIX}{LOCK}"
+    assert allowed(backup, "s3:DeleteObject", lock)
+    assert allowed(backup, "s3:PutObject", lock)
+    assert not allowed(backup, "s3:DeleteObjectVersion", lock)
+    assert not allowed(backup, "s3:DeleteObject", "arn:aws:s3:::agentverse-backups/db/latest.sql.gz")
 
 
 def test_the_task_writes_and_deletes_nothing(task: roles.Document) -> None:

@@ -67,6 +67,16 @@ class DumpSource(abc.ABC):
         be read.
         """
 
+    def head(self, count: int) -> bytes:
+        """Return up to ``count`` stored bytes from the start."""
+        head = b""
+        chunks = self.stored()
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= count:
+                break
+        return head[:count]
+
     def close(self) -> None:  # noqa: B027  # most sources hold nothing between reads
         """Give back what the source holds; a second call does nothing."""
 
@@ -93,7 +103,7 @@ class FileSource(DumpSource):
         except IsADirectoryError as error:
             raise BadDumpError(
                 f"{path} is a folder, not a dump",
-                hint="a directory-format dump is restored with pg_restore; give one .sql or .sql.gz file",
+                hint="it has no toc.dat, so it is no directory-format archive either; give one .sql or .sql.gz file",
             ) from error
         except OSError as error:
             raise EnvironmentLacksError(f"the dump {path} cannot be read", detail=str(error)) from error
@@ -174,6 +184,12 @@ class S3Source(DumpSource):
         if head.get("VersionId") not in (None, "null"):
             self._pinned["VersionId"] = str(head["VersionId"])
 
+    def head(self, count: int) -> bytes:
+        """Read one small range, not the first of the large ones."""
+        last = min(count, self.size) - 1
+        head: bytes = self._ask(lambda: self._range(0, last)) if last >= 0 else b""
+        return head
+
     def stored(self) -> Iterator[bytes]:
         """Read the object that was there when the source was opened, a few ranges ahead of the reader."""
         pool = concurrent.futures.ThreadPoolExecutor(_S3_PARTS_AHEAD, thread_name_prefix="s3-read")
@@ -222,12 +238,23 @@ def open_dump(
     region: str | None = None,
     stdin: IO[bytes] | None = None,
 ) -> DumpSource:
-    """Open a dump given as FILE, ``s3://bucket/key`` or ``-`` (standard input).
+    """Open a dump given as FILE, FOLDER, ``s3://bucket/key`` or ``-`` (standard input).
 
+    An archive of pg_dump (custom, tar or directory format) is read as the SQL that pg_restore makes of it.
     An S3 client is made for ``region`` unless one is given; a bucket of another region is found by S3's redirect.
     Raises UsageError for an address that is none, BadDumpError when there is no dump, EnvironmentLacksError when it
     cannot be read.
     """
+    # The archives' module needs this one's sources.
+    from recovery.dumps.archive import as_text, directory_archive  # noqa: PLC0415
+
+    path = Path(source)
+    if not source.startswith("s3://") and path.is_dir() and (archive := directory_archive(path)) is not None:
+        return archive
+    return as_text(_open(source, s3=s3, region=region, stdin=stdin))
+
+
+def _open(source: str, *, s3: S3Client | None, region: str | None, stdin: IO[bytes] | None) -> DumpSource:
     if source == "-":
         return SpoolSource("standard input", stdin if stdin is not None else sys.stdin.buffer)
     if source.startswith("s3://"):

@@ -184,12 +184,10 @@ def test_time_limits_of_the_role_do_not_end_a_restore(tmp_path: Path, master_dat
             connection.execute(f"ALTER ROLE {master16} RESET statement_timeout".encode())
 
 
-@pytest.mark.parametrize("form", ["custom", "zstd", "empty", "garbage", "folder", "missing", "prose", "nothing"])
+@pytest.mark.parametrize("form", ["zstd", "empty", "garbage", "folder", "missing", "prose", "nothing"])
 def test_what_is_no_plain_dump_is_refused_before_anything_is_created(tmp_path: Path, database: str, form: str) -> None:
     path = tmp_path / "dump"
     match form:
-        case "custom":
-            path.write_bytes(pg_dump(database, "-Fc"))
         case "zstd":
             path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(30))
         case "empty":

@@ -1,7 +1,8 @@
 """The runbook's own snippets, kept working: BackupService, BackupConfig, BackupResult, BackupType, BackupStatus.
 
-Scenario A of the runbook runs with nothing changed but its import line.  Everything here calls what the command line
-calls; work that blocks runs in a thread, so that the coroutines can be awaited beside others.
+Scenario A of the runbook runs with nothing changed but its import line, which becomes `from recovery import ...`.
+Everything here calls what the command line calls, with the same recovery.toml; work that blocks runs in a thread, so
+that the coroutines can be awaited beside others.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import dataclasses
 import datetime as dt
 import enum
+import logging
 import os
 import uuid
 from pathlib import Path
@@ -20,12 +22,23 @@ import boto3
 from recovery.dumps import names
 from recovery.dumps.catalogue import Backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
-from recovery.dumps.writer import DEFAULT_FOLDER, take_backup
+from recovery.dumps.writer import take_backup
 from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
 from recovery.restore import restore
+from recovery.settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recovery.restore import RestoreResult
+    from recovery.settings import Platform
+
+
+_LOG = logging.getLogger(__name__)
+
+# What stands for "as recovery.toml says": no bucket and no folder has this name.
+_OF_SETTINGS = "recovery.toml"
+_OF_SETTINGS_FOLDER = Path("\0recovery.toml")
 
 
 class BackupType(enum.StrEnum):
@@ -44,16 +57,27 @@ class BackupStatus(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BackupConfig:
-    """Where the database and its backups are.
+class Place:
+    """A bucket that holds backups; `named` says whether the caller named it, or recovery.toml did."""
 
-    `database` is a connection string; empty means DATABASE_URL, else libpq's own PG* variables.  `bucket` is used
-    where it is given, beside the folder.
+    bucket: str
+    region: str | None
+    named: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackupConfig:
+    """Where the database and its backups are: by default what recovery.toml says, as for the command line.
+
+    `database` is a connection string; left out, the variable that database.dsn_env names, else DATABASE_URL, else
+    libpq's own PG* variables.  `local_dir` is a folder, None for none; left out, database.local_dir.  `bucket` is one
+    bucket for taking, listing and restoring, None for none; left out, backups go to platform.backups_bucket and are
+    read from platform.dr_backups_bucket.  `region` is that of a named bucket.
     """
 
-    database: str = ""
-    local_dir: Path | None = DEFAULT_FOLDER
-    bucket: str | None = None
+    database: str | None = None
+    local_dir: Path | None = _OF_SETTINGS_FOLDER
+    bucket: str | None = _OF_SETTINGS
     prefix: str = names.DEFAULT_PREFIX
     region: str | None = None
     kms_key_id: str | None = None
@@ -61,7 +85,29 @@ class BackupConfig:
 
     def dsn(self) -> str:
         """The connection string in effect."""
-        return self.database or os.environ.get("DATABASE_URL", "")
+        if self.database is not None:
+            return self.database
+        return os.environ.get(load_settings().database.dsn_env) or os.environ.get("DATABASE_URL", "")
+
+    def folder(self) -> Path | None:
+        """The folder in effect, None for none."""
+        return load_settings().database.local_dir if self.local_dir == _OF_SETTINGS_FOLDER else self.local_dir
+
+    def writes_to(self) -> Place | None:
+        """The bucket that takes new backups, None for none."""
+        return self._place(lambda platform: (platform.backups_bucket, platform.primary_region))
+
+    def reads_from(self) -> Place | None:
+        """The bucket whose backups are listed, None for none."""
+        return self._place(lambda platform: (platform.dr_backups_bucket, platform.dr_region))
+
+    def _place(self, of_settings: Callable[[Platform], tuple[str, str]]) -> Place | None:
+        if self.bucket is None:
+            return None
+        if self.bucket != _OF_SETTINGS:
+            return Place(bucket=self.bucket, region=self.region, named=True)
+        bucket, region = of_settings(load_settings().platform)
+        return Place(bucket=bucket, region=region, named=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,22 +186,23 @@ class BackupService:
 
     def _take(self) -> Backup:
         config = self.config
+        place = config.writes_to()
         return take_backup(
             config.dsn(),
-            s3=self._s3(),
-            bucket=config.bucket,
+            s3=_s3(place.region) if place else None,
+            bucket=place.bucket if place else None,
             prefix=config.prefix,
-            local_dir=config.local_dir,
+            local_dir=config.folder(),
             kms_key_id=config.kms_key_id,
         )
 
     def _list(self) -> list[dict[str, Any]]:
         config = self.config
-        found = list_local_backups(config.local_dir) if config.local_dir is not None else []
-        if config.bucket is not None:
+        folder, place = config.folder(), config.reads_from()
+        found = list_local_backups(folder) if folder is not None else []
+        if place is not None:
             here = {backup.backup_id for backup in found}
-            remote = list_backups(self._s3(), config.bucket, config.prefix)
-            found += [backup for backup in remote if backup.backup_id not in here]
+            found += [backup for backup in self._in_bucket(place) if backup.backup_id not in here]
         found.sort(key=lambda backup: (backup.created_at, backup.backup_id), reverse=True)
         return [
             {
@@ -170,6 +217,16 @@ class BackupService:
             for backup in found
         ]
 
+    def _in_bucket(self, place: Place) -> list[Backup]:
+        try:
+            return list_backups(_s3(place.region), place.bucket, self.config.prefix)
+        except RecoveryError as error:
+            # A machine without the cloud still has its own folder: that is listed, and what is missing is said.
+            if place.named:
+                raise
+            _LOG.warning("the backups in s3://%s/%s are not listed: %s", place.bucket, self.config.prefix, error)
+            return []
+
     def _restore(self, backup: BackupResult) -> RestoreResult:
         if not backup.file_path:
             raise UsageError("the backup to restore names no file", hint="give file_path a path or an s3:// address")
@@ -178,7 +235,7 @@ class BackupService:
             self.config.dsn(),
             manifest=self._manifest_beside(backup.file_path),
             replace=self.config.replace,
-            s3=self._s3() if backup.file_path.startswith("s3://") else None,
+            s3=_s3(self._region()) if backup.file_path.startswith("s3://") else None,
         )
 
     def _manifest_beside(self, address: str) -> Manifest | None:
@@ -194,5 +251,10 @@ class BackupService:
         except OSError as error:
             raise EnvironmentLacksError(f"{beside} cannot be read", detail=str(error)) from error
 
-    def _s3(self) -> Any:
-        return boto3.client("s3", region_name=self.config.region)
+    def _region(self) -> str | None:
+        place = self.config.reads_from()
+        return place.region if place else self.config.region
+
+
+def _s3(region: str | None) -> Any:
+    return boto3.client("s3", region_name=region)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from recovery.service_api import BackupConfig, BackupService, BackupStatus
+from recovery import BackupConfig, BackupResult, BackupService, BackupStatus
+from recovery.dumps.writer import take_backup
+from recovery.errors import EnvironmentLacksError
 
 # Steps 2 and 3 of the runbook's Scenario A, as they stand there.
 LIST = """
@@ -49,24 +51,47 @@ print(f'Restore status: {result.status}')
 """
 
 
-def run(snippet: str, dsn: str) -> str:
-    script = re.sub(r"from app\.services\.backup", "from recovery.service_api", snippet)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={"DATABASE_URL": dsn, "PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
+@pytest.fixture
+def run(tmp_path: Path, s3_endpoint: str) -> Callable[..., str]:
+    """Run a snippet with nothing changed but its import line, on a machine with a recovery.toml of its own."""
+    settings = tmp_path / "recovery.toml"
+    folder = tmp_path / "backups"
+    settings.write_text(
+        f'[database]\ndsn_env = "PRODUCTION"\nlocal_dir = "{folder}"\n[platform]\n'
+        'dr_backups_bucket = "snippet-backups-dr"\n'
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+    def run_snippet(snippet: str, dsn: str, **variables: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", snippet.replace("from app.services.backup import", "from recovery import")],
+            env={
+                "PRODUCTION": dsn,
+                "AGENTVERSE_CONFIG": str(settings),
+                "AWS_ENDPOINT_URL": s3_endpoint,
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "PATH": "/usr/bin:/bin",
+                **variables,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run_snippet
 
 
-def test_the_restore_snippet_of_scenario_a_brings_the_rows_back(database: str, tmp_path: Path) -> None:
+def test_the_restore_snippet_of_scenario_a_brings_the_rows_back(
+    database: str, tmp_path: Path, run: Callable[..., str]
+) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE nodes AS SELECT i AS id FROM generate_series(1, 100) i")
-    service = BackupService(BackupConfig(database=database, local_dir=tmp_path))
+    service = BackupService(BackupConfig(database=database, local_dir=tmp_path, bucket=None))
     taken = asyncio.run(service.create_backup())
     assert taken.status is BackupStatus.COMPLETED, taken.error_message
     with psycopg.connect(database, autocommit=True) as connection:
@@ -77,14 +102,42 @@ def test_the_restore_snippet_of_scenario_a_brings_the_rows_back(database: str, t
         assert connection.execute("SELECT count(*) FROM nodes").fetchone() == (100,)
 
 
-def test_the_listing_snippet_runs_where_there_is_no_backup_folder(database: str) -> None:
-    if Path("/var/backups/agentverse").exists():
-        pytest.skip("this machine has backups of its own in /var/backups/agentverse")
+def test_the_listing_snippet_shows_what_is_in_the_folder_and_in_the_bucket_of_the_settings(
+    database: str, tmp_path: Path, s3_west: Any, run: Callable[..., str]
+) -> None:
+    # Nothing anywhere, and no bucket either: an empty list.
     assert run(LIST, database) == ""
+    bucket = "snippet-backups-dr"
+    s3_west.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+    both = take_backup(database, s3=s3_west, bucket=bucket, local_dir=tmp_path / "backups")
+    remote = take_backup(database, s3=s3_west, bucket=bucket)
+    lines = run(LIST, database).splitlines()
+    assert [line.split(" - ")[0] for line in lines] == [remote.filename, both.filename]
+    assert lines[0] == f"{remote.filename} - {remote.size} bytes - {remote.created_at}"
+    # Explicit values win over the settings.
+    assert run(LIST.replace("BackupConfig()", "BackupConfig(bucket=None, local_dir=None)"), database) == ""
+    # Without any way to the bucket the folder is still listed.
+    alone = run(LIST, database, AWS_ENDPOINT_URL="http://127.0.0.1:1")
+    assert alone == f"{both.filename} - {both.size} bytes - {both.created_at}\n"
+
+
+@pytest.mark.usefixtures("s3_environment")
+def test_a_bucket_that_was_named_and_does_not_answer_is_an_error(tmp_path: Path) -> None:
+    service = BackupService(BackupConfig(local_dir=tmp_path, bucket="no-such-bucket-here", region="us-west-2"))
+    with pytest.raises(EnvironmentLacksError, match="no-such-bucket-here"):
+        asyncio.run(service.list_backups())
+
+
+def test_importing_the_package_loads_none_of_what_the_classes_need() -> None:
+    script = "import sys, recovery; assert 'psycopg' not in sys.modules and 'boto3' not in sys.modules; recovery.NoSuch"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
+    assert "AttributeError: module 'recovery' has no attribute 'NoSuch'" in done.stderr
 
 
 def test_listed_backups_have_filename_size_and_time(database: str, tmp_path: Path) -> None:
-    service = BackupService(BackupConfig(database=database, local_dir=tmp_path))
+    service = BackupService(BackupConfig(database=database, local_dir=tmp_path, bucket=None))
     taken = asyncio.run(service.create_backup())
     (listed,) = asyncio.run(service.list_backups())
     assert listed["filename"] == f"{taken.backup_id}.sql.gz"
@@ -94,15 +147,15 @@ def test_listed_backups_have_filename_size_and_time(database: str, tmp_path: Pat
 
 
 def test_failures_are_results_with_a_message(make_database: Callable[..., str], tmp_path: Path) -> None:
-    service = BackupService(BackupConfig(database="host=127.0.0.1 port=1 dbname=x", local_dir=tmp_path))
+    service = BackupService(BackupConfig(database="host=127.0.0.1 port=1 dbname=x", local_dir=tmp_path, bucket=None))
     taken = asyncio.run(service.create_backup())
     assert taken.status is BackupStatus.FAILED
     assert "cannot be connected to" in str(taken.error_message)
-    service = BackupService(BackupConfig(database=make_database(), local_dir=tmp_path))
+    service = BackupService(BackupConfig(database=make_database(), local_dir=tmp_path, bucket=None))
     (tmp_path / "db_full_20260101_000000.sql.gz").write_bytes(b"\x1f\x8b\x08 no dump")
     lost = asyncio.run(
         service.restore_database(
-            type(taken)(
+            BackupResult(
                 backup_id="x",
                 status=BackupStatus.COMPLETED,
                 started_at=taken.started_at,

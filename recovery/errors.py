@@ -6,6 +6,7 @@ Library code raises; only `recovery.cli` prints and exits.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 EXIT_DONE = 0
@@ -14,6 +15,14 @@ EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_LACKING = 4
 EXIT_INTERRUPTED = 130
+
+# Everything that moves a terminal's cursor, colours it or sends it commands; line ends and tabs may stand.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters written as escapes: names in a dump may be made for a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 class RecoveryError(Exception):
@@ -25,10 +34,10 @@ class RecoveryError(Exception):
     exit_code: ClassVar[int] = EXIT_FAILED
 
     def __init__(self, message: str, *, detail: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.detail = detail
-        self.hint = hint
+        super().__init__(printable(message))
+        self.message = printable(message)
+        self.detail = None if detail is None else printable(detail)
+        self.hint = None if hint is None else printable(hint)
 
     def __str__(self) -> str:
         """Return message, detail and hint, one line each, as they belong in a log."""

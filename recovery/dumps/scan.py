@@ -16,6 +16,8 @@ _SPECIAL_IN_ROUTINE = re.compile(
     rb"""['"$;()\\\0]|--|/\*|(?<![A-Za-z0-9_$\x80-\xff])(?:begin|case|end)(?![A-Za-z0-9_$\x80-\xff])""", re.IGNORECASE
 )
 _LONGEST_SPECIAL = 5  # begin
+_ATOMIC = re.compile(rb"[ \t\r\n\f\v]+atomic(?![A-Za-z0-9_$\x80-\xff])", re.IGNORECASE)
+_ATOMIC_BYTES = 64  # more than pg_dump writes between the two words
 _ROUTINE = re.compile(rb"create\s+(?:or\s+replace\s+)?(?:function|procedure)\s", re.IGNORECASE)
 _ESCAPE_PREFIX = re.compile(rb"(?:^|[^A-Za-z0-9_$\x80-\xff])[eE]\Z")
 _ESCAPED_END = re.compile(rb"[\\']")
@@ -92,7 +94,7 @@ class _Scan:
             case b";":
                 pass
             case _:
-                self._block(token.lower())
+                self._block(token.lower(), after)
         return after
 
     def _more(self, inside: str) -> None:
@@ -184,10 +186,19 @@ class _Scan:
             if _ROUTINE.match(self._window.buffer, self._window.start):
                 self._special = _SPECIAL_IN_ROUTINE
 
-    def _block(self, word: bytes) -> None:
+    def _block(self, word: bytes, after: int) -> None:
         if self._parentheses:
             return
-        if word == b"begin" or (word == b"case" and self._blocks):
+        if word == b"begin":
+            # Alone it is a name: pg_dump writes it without quotes, and psql loses count at it.
+            self._blocks += self._is_atomic(after)
+        elif word == b"case" and self._blocks:
             self._blocks += 1
         elif word == b"end" and self._blocks:
             self._blocks -= 1
+
+    def _is_atomic(self, after: int) -> bool:
+        window = self._window
+        while window.waiting < after + _ATOMIC_BYTES and not window.ended:
+            window.fill()
+        return _ATOMIC.match(window.buffer, window.start + after) is not None

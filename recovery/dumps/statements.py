@@ -6,6 +6,8 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
+from recovery.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -58,7 +60,7 @@ class Label:
 
     def __str__(self) -> str:
         schema = "" if self.schema in {"-", ""} else f"{self.schema}."
-        return f"{self.type} {schema}{self.name}"
+        return printable(f"{self.type} {schema}{self.name}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Statement:
         if self.label is not None:
             return str(self.label)
         words = " ".join(self.text[:80].decode("utf-8", "backslashreplace").split())
-        return words if len(words) < 70 else words[:67] + "..."
+        return printable(words if len(words) < 70 else words[:67] + "...")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,7 @@ class TableName:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.name}" if self.schema else self.name
+        return printable(f"{self.schema}.{self.name}" if self.schema else self.name)
 
 
 @dataclasses.dataclass

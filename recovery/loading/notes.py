@@ -6,6 +6,8 @@ import threading
 
 import pydantic
 
+from recovery.errors import printable
+
 _NAMED_OBJECTS = 5
 
 
@@ -34,6 +36,7 @@ class Notes:
 
     def add(self, kind: str, subject: str, text: str) -> None:
         """Note that ``text`` is so for ``subject``."""
+        subject, text = printable(subject), printable(text)
         with self._lock:
             objects = self._objects.setdefault((kind, text), [])
             if len(objects) < _NAMED_OBJECTS:

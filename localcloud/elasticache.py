@@ -25,7 +25,7 @@ from moto.elasticache.models import CacheCluster, ElastiCacheBackend
 from moto.elasticache.responses import ElastiCacheResponse
 
 from localcloud.addresses import Addresses
-from localcloud.hooks import add, wrap
+from localcloud.layers import Layers
 from localcloud.reconciler import Context, Reconciler
 from localcloud.redis_server import RedisServer
 from localcloud.settings import Home
@@ -74,6 +74,7 @@ class ElastiCache:
 
     def __init__(self, context: Context) -> None:
         home = Home(path=context.home)
+        self._layers = Layers()
         self._home = home
         self._data = home.run / context.instance_id
         self._addresses = Addresses()
@@ -84,11 +85,12 @@ class ElastiCache:
     # -- what the cloud asks of every part
 
     def install(self) -> None:
+        wrap = self._layers.wrap
         wrap(ElastiCacheBackend, "create_replication_group", self._create)
         wrap(ElastiCacheBackend, "delete_replication_group", self._delete)
         wrap(ElastiCacheResponse, "modify_replication_group", self._modify)
         # moto has no such action: it makes and describes subnet groups, and keeps them for ever.
-        add(ElastiCacheResponse, "delete_cache_subnet_group", self._delete_subnet_group)
+        self._layers.add(ElastiCacheResponse, "delete_cache_subnet_group", self._delete_subnet_group)
 
     def reset(self) -> None:
         with self._guard:
@@ -107,6 +109,7 @@ class ElastiCache:
 
     def stop(self) -> None:
         self.reset()
+        self._layers.undo()
 
     def status(self) -> list[dict[str, str]]:
         with self._guard:

@@ -71,6 +71,7 @@ class Layers:
 
     def __init__(self) -> None:
         self._mine: list[tuple[_Point, Layer]] = []
+        self._added: list[tuple[type, str]] = []
 
     def wrap(self, owner: type, name: str, layer: Layer) -> None:
         """Call `layer(inner, *args)` wherever moto calls the method, or reads the property, `owner.name`."""
@@ -82,9 +83,24 @@ class Layers:
             point.layers = (*point.layers, layer)
             self._mine.append((point, layer))
 
+    def add(self, owner: type, name: str, action: Callable[..., Any]) -> None:
+        """Give `owner` a method that moto lacks: `owner.name` calls `action(self, ...)`."""
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return action(*args, **kwargs)
+
+        # moto finds its actions by their names.
+        method.__name__ = name
+        with _lock:
+            setattr(owner, name, method)
+            self._added.append((owner, name))
+
     def undo(self) -> None:
         """Take every layer of this part off; moto's own method is back where no other part has one."""
         with _lock:
+            for owner, name in self._added:
+                delattr(owner, name)
+            self._added.clear()
             for point, layer in self._mine:
                 remaining = list(point.layers)
                 remaining.remove(layer)

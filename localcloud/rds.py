@@ -24,7 +24,7 @@ from moto.rds.exceptions import InvalidParameterCombination, RDSClientError
 
 from localcloud import rds_rules
 from localcloud.addresses import Addresses
-from localcloud.hooks import wrap
+from localcloud.layers import Layers
 from localcloud.postgres import PostgresServer
 from localcloud.postgres_installation import Installation, installation
 from localcloud.reconciler import Context, Reconciler
@@ -68,6 +68,7 @@ class Rds:
     name = "rds"
 
     def __init__(self, context: Context) -> None:
+        self._layers = Layers()
         self._home = context.home
         self._data = Home(path=context.home).run / context.instance_id
         self._addresses = Addresses()
@@ -80,6 +81,7 @@ class Rds:
     # -- what the cloud asks of every part
 
     def install(self) -> None:
+        wrap = self._layers.wrap
         backend, instance, secret = models.RDSBackend, models.DBInstance, models.MasterUserSecret
         wrap(backend, "create_db_instance", self._create)
         wrap(backend, "delete_db_instance", self._delete)
@@ -102,9 +104,8 @@ class Rds:
         wrap(instance, "default_db_parameter_group_details", _default_parameter_group)
         # moto would record automated snapshots that hold no data and that a sweep after a drill would find.
         wrap(instance, "save_automated_backup", lambda _original, _database: None)
-        vars_of_instance: Any = instance
-        vars_of_instance.address = property(self._address)
-        vars_of_instance.endpoint = property(self._endpoint)
+        wrap(instance, "address", lambda _original, database: self._address(database))
+        wrap(instance, "endpoint", lambda _original, database: self._endpoint(database))
 
     def reset(self) -> None:
         with self._guard:
@@ -126,6 +127,7 @@ class Rds:
 
     def stop(self) -> None:
         self.reset()
+        self._layers.undo()
 
     def status(self) -> list[dict[str, str]]:
         with self._guard:

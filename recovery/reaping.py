@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from recovery import drills
 from recovery.clients import AwsError, aws_problem, refuse_foreign_account
 from recovery.environment import TAG_DRILL, TAG_MODE, Environment
-from recovery.errors import RefusedError, UsageError
+from recovery.errors import CheckFailedError, RefusedError, UsageError
 from recovery.journal import Event, Journal, is_being_written, read_journal
 from recovery.procedures.quarterly import sweep_drill
 from recovery.procedures.running import end_blackout
@@ -136,7 +136,14 @@ def remove(
             for region in _dark_regions(journal.events):
                 end_blackout(journal, local, region)
         environment = _environment(settings, drill_id)
-        count = environment.destroy(account=account, refresh=True, break_lock=True, progress=note)
+        try:
+            count = environment.destroy(account=account, refresh=True, break_lock=True, progress=note)
+        except CheckFailedError as exc:
+            # What was being created when the drill died is in no state, and what it uses cannot go before it:
+            # the sweep finds it in the account itself, removes all, and only then forgets the stack.
+            journal.append("destroy-failed", {"message": exc.message, "detail": exc.detail})
+            note(f"{exc.message} The sweep removes what is left.")
+            count = 0
         swept = sweep_drill(clients, settings, drill_id, environment, note)
         done = {"drill": drill_id, "resources_destroyed": count, **swept}
         journal.append("reaped", done)

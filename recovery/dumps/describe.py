@@ -6,9 +6,8 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
-from recovery.dumps import checksum, session
+from recovery.dumps import checksum, objects_sql, session
 from recovery.dumps.manifest import Collation, DatabaseState, Extension, LargeObjects, Role, SchemaObject
-from recovery.dumps.objects_sql import OBJECTS
 
 if TYPE_CHECKING:
     import psycopg
@@ -141,7 +140,9 @@ def read_objects(connection: psycopg.Connection[tuple[object, ...]]) -> tuple[Sc
             owner=owner,
             privileges=tuple(privileges) if privileges is not None else None,
         )
-        for kind, identity, definition, owner, privileges in _rows(connection, OBJECTS)
+        for kind, identity, definition, owner, privileges in _rows(
+            connection, objects_sql.objects(session.major_of(connection))
+        )
     )
 
 

@@ -193,12 +193,6 @@ SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, e.oid, e.evtowner, NU
        pg_catalog.jsonb_build_array(e.evtevent, e.evtfoid::pg_catalog.regproc, e.evtenabled, e.evttags)::pg_catalog.text
   FROM pg_catalog.pg_event_trigger e
 UNION ALL
-SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid, p.pubowner, NULL, NULL,
-       pg_catalog.jsonb_build_array(p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
-         ARRAY(SELECT r.prrelid::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_publication_rel r
-                WHERE r.prpubid = p.oid ORDER BY 1))::pg_catalog.text
-  FROM pg_catalog.pg_publication p
-UNION ALL
 SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid, s.stxowner, NULL, NULL,
        pg_catalog.pg_get_statisticsobjdef(s.oid)
   FROM pg_catalog.pg_statistic_ext s
@@ -212,6 +206,29 @@ SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, s.oid, s.srvowner, s
        pg_catalog.jsonb_build_array((SELECT w.fdwname FROM pg_catalog.pg_foreign_data_wrapper w WHERE w.oid = s.srvfdw),
          s.srvtype, s.srvversion, s.srvoptions)::pg_catalog.text
   FROM pg_catalog.pg_foreign_server s
+"""
+
+# Column lists, row filters and schemas came with 15.  Columns of other releases are asked for by name in JSON, since a
+# query that names a column the server lacks fails as a whole; where one is missing its default applies.
+_PUBLICATION = """
+SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid, p.pubowner, NULL, NULL,
+       pg_catalog.jsonb_build_array(p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
+         coalesce(pg_catalog.to_jsonb(p) ->> 'pubviaroot', 'false'),
+         coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n'),
+         ARRAY(SELECT r.prrelid::pg_catalog.regclass::pg_catalog.text{relation} FROM pg_catalog.pg_publication_rel r
+                WHERE r.prpubid = p.oid ORDER BY 1){schemas})::pg_catalog.text
+  FROM pg_catalog.pg_publication p
+"""
+_FIRST_WITH_PUBLISHED_COLUMNS = 15
+_PUBLISHED_COLUMNS = """
+    || coalesce(' (' || (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attname)
+                           FROM pg_catalog.pg_attribute a
+                          WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)) || ')', '')
+    || coalesce(' WHERE ' || pg_catalog.pg_get_expr(r.prqual, r.prrelid), '')
+"""
+_PUBLISHED_SCHEMAS = """,
+         ARRAY(SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_publication_namespace s
+                 JOIN pg_catalog.pg_namespace n ON n.oid = s.pnnspid WHERE s.pnpubid = p.oid ORDER BY 1)
 """
 
 _PRIVILEGES = """
@@ -234,8 +251,15 @@ ARRAY(SELECT DISTINCT pg_catalog.format('%s(%s)=%s', CASE WHEN x.grantee = o.own
          AND NOT a.attisdropped AND a.attacl IS NOT NULL ORDER BY 1)
 """
 
-OBJECTS = f"""
-WITH every AS ({_RELATION} UNION ALL {_TYPE} UNION ALL {_PLAIN}),
+
+def objects(major: int) -> str:
+    """Return the query for a server of this major version."""
+    modern = major >= _FIRST_WITH_PUBLISHED_COLUMNS
+    publication = _PUBLICATION.format(
+        relation=_PUBLISHED_COLUMNS if modern else "", schemas=_PUBLISHED_SCHEMAS if modern else ""
+    )
+    return f"""
+WITH every AS ({_RELATION} UNION ALL {_TYPE} UNION ALL {_PLAIN} UNION ALL {publication}),
      o AS (SELECT e.*, i.type, i.identity
              FROM every e, pg_catalog.pg_identify_object(e.classid, e.oid, 0) i
             WHERE (e.oid >= {_FIRST_OWN} OR (e.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass

@@ -245,24 +245,28 @@ def collations(original: Reference, connection: psycopg.Connection[tuple[object,
     if then is None or original.collations is None:
         return Outcome.PASS, "indexes agree with the server's rules; the original's are unknown", evidence
     versions = {c.name: c.version for c in original.collations}
-    differing = [c.name for c in now if c.name in versions and versions[c.name] != c.version]
-    if (then.provider, then.collate, then.ctype, then.locale) != (
-        state.provider,
-        state.collate,
-        state.ctype,
-        state.locale,
-    ):
-        differing.insert(0, f"the database's {then.locale or then.collate} is {state.locale or state.collate} here")
-    elif then.collation_version != state.collation_version:
-        differing.insert(0, f"the database's: {then.collation_version} is {state.collation_version} here")
+    differing = {c.name: [versions[c.name], c.version] for c in now if _differ(versions.get(c.name), c.version)}
+    before, here = ([s.provider, _plain(s.locale or s.collate), _plain(s.ctype)] for s in (then, state))
+    if before != here:
+        differing["the database's default"] = [" ".join(map(str, before)), " ".join(map(str, here))]
+    elif _differ(then.collation_version, state.collation_version):
+        differing["the database's default"] = [then.collation_version, state.collation_version]
     evidence["differing"] = differing
     if differing:
-        return (
-            Outcome.PASS,
-            f"indexes agree with this server's rules, which differ from the original's: {differing[0]}",
-            evidence,
-        )
+        name, (was, is_now) = next(iter(differing.items()))
+        more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
+        return Outcome.FAIL, f"text is not sorted as it was: {name} was {was}, is {is_now}{more}", evidence
     return Outcome.PASS, "the rules are the original's", evidence
+
+
+def _differ(before: str | None, here: str | None) -> bool:
+    """Whether both versions are known and not the same: servers before 15, and the C locale, state none."""
+    return before is not None and here is not None and before != here
+
+
+def _plain(locale: str | None) -> str | None:
+    """A locale as every platform spells it: C.UTF-8 and C.utf8 are one."""
+    return None if locale is None else locale.lower().replace("-", "")
 
 
 def _rows(content: checksum.Content | None) -> int | None:

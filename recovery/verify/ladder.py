@@ -40,7 +40,7 @@ _TITLES = {
     "sequences": "Every sequence is at or past the original's value",
     "foreign-keys": "Every foreign key holds, by query",
     "indexes": "Heaps and B-tree indexes are sound (amcheck)",
-    "collations": "Text sorts by the rules its indexes were built with",
+    "collations": "Text sorts as in the original and as its indexes were built",
     "samples": "The sample queries return what they should",
     "freshness": "The recovery point is recent enough",
 }

@@ -298,6 +298,67 @@ def test_a_copy_on_a_newer_major_version_passes(
     assert [(r.name, r.reason, r.evidence) for r in found.rungs if r.outcome is Outcome.FAIL] == []
 
 
+def test_other_versions_of_the_sorting_rules_fail_with_both_versions_as_evidence(
+    make_database15: Callable[..., str], tmp_path: Path
+) -> None:
+    database = make_database15()
+    with psycopg.connect(database, autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_collation WHERE collname = 'und-x-icu'").fetchone() is None:
+            pytest.skip("this machine's PostgreSQL 15 has no ICU, and the C locale has no versions")
+        connection.execute('CREATE TABLE sorted (x text COLLATE "und-x-icu" PRIMARY KEY)')
+    manifest = take_backup(database, local_dir=tmp_path).manifest
+    assert manifest is not None
+    assert verify(database, manifest=manifest).rung("collations").outcome is Outcome.PASS
+    (now,) = manifest.collations or ()
+    before = manifest.model_copy(update={"collations": (now.model_copy(update={"version": "1.0"}),)}).seal()
+    found = verify(database, manifest=before).rung("collations")
+    assert found.outcome is Outcome.FAIL
+    assert found.evidence["differing"] == {"pg_catalog.und-x-icu": ["1.0", now.version]}
+    assert f"pg_catalog.und-x-icu was 1.0, is {now.version}" in found.reason
+
+
+def test_another_locale_fails_and_an_unknown_version_does_not(pair: tuple[Backup, str]) -> None:
+    backup, target = pair
+    manifest = backup.manifest
+    assert manifest is not None
+    assert manifest.database_state is not None
+
+    def outcome_with(**state: str | None) -> Outcome:
+        changed = manifest.database_state.model_copy(update=state)  # type: ignore[union-attr]
+        sealed = manifest.model_copy(update={"database_state": changed}).seal()
+        return verify(target, manifest=sealed).rung("collations").outcome
+
+    assert outcome_with(collate="de_DE.UTF-8", locale=None) is Outcome.FAIL
+    assert outcome_with(collation_version=None) is Outcome.PASS
+    assert outcome_with(ctype=str(manifest.database_state.ctype).replace("UTF-8", "utf8")) is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER PUBLICATION p SET TABLE t (x) WHERE (x > 1)",
+        "ALTER PUBLICATION p SET TABLE t (x, y) WHERE (x > 2)",
+        "ALTER PUBLICATION p SET TABLE t WHERE (x > 1)",
+        "ALTER PUBLICATION p SET (publish_via_partition_root = true)",
+        "ALTER PUBLICATION whole SET TABLES IN SCHEMA other",
+    ],
+)
+def test_a_publication_of_other_columns_rows_or_schemas_is_another_one(
+    make_database: Callable[..., str], tmp_path: Path, change: str
+) -> None:
+    source, target = make_database(), make_database()
+    for dsn in (source, target):
+        run(dsn, "CREATE SCHEMA one; CREATE SCHEMA other; CREATE TABLE t (x int PRIMARY KEY, y int, z int)")
+        run(dsn, "CREATE PUBLICATION p FOR TABLE t (x, y) WHERE (x > 1)")
+        run(dsn, "CREATE PUBLICATION whole FOR TABLES IN SCHEMA one")
+    manifest = take_backup(source, local_dir=tmp_path).manifest
+    assert verify(target, manifest=manifest).rung("schema").outcome is Outcome.PASS
+    run(target, change)
+    found = verify(target, manifest=manifest).rung("schema")
+    assert found.outcome is Outcome.FAIL
+    assert found.evidence["changed"] == [f"publication {change.split()[2]}"]
+
+
 def test_amcheck_is_asked_when_it_is_there_or_may_be_installed(make_database15: Callable[..., str]) -> None:
     database = make_database15()
     with psycopg.connect(database, autocommit=True) as connection:

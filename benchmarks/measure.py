@@ -31,9 +31,9 @@ def figure(name: str, seconds: Sequence[float], beside: str = "") -> float:
     return median
 
 
-def ratio(name: str, ours: float, peer: float) -> None:
-    """Print how many times as long ours takes as the peer."""
-    print(f"  {name:<42} {ours / peer:8.2f} x", flush=True)
+def ratio(name: str, first: float, second: float, beside: str = "") -> None:
+    """Print how many times as long the first takes as the second, with the bar it should clear."""
+    print(f"  {name:<42} {first / second:8.2f} x{'  (' + beside + ')' if beside else ''}", flush=True)
 
 
 @contextmanager

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import IO, TYPE_CHECKING
 
+import psycopg
 import pydantic
 
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.reader import DumpReader, check
 from recovery.dumps.source import open_dump
-from recovery.errors import EnvironmentLacksError
-from recovery.loading.loader import Loader
+from recovery.errors import EnvironmentLacksError, RecoveryError
+from recovery.loading import statistics
+from recovery.loading.loader import Loader, Moment
 from recovery.loading.notes import Note, Notes
 from recovery.loading.pool import Pool
 from recovery.loading.rules import Rulebook
@@ -31,21 +32,23 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from recovery.dumps.manifest import Manifest
+    from recovery.loading.side import SideDatabase
 
 __all__ = ["DumpFacts", "Note", "Phase", "RestoreResult", "drop_interrupted", "restore"]
 
 # Reading a dump of this size twice costs a moment; a larger one is checked while it loads into the side database, which
 # finds the same faults before the target is touched, only later.
-CHECK_FIRST_BYTES = 64 * 1024 * 1024
+CHECK_FIRST_BYTES = 4 * 1024 * 1024
 
 
 class Phase(pydantic.BaseModel):
-    """One phase of a restore and the seconds it took."""
+    """One phase of a restore, the seconds it took, and the CPU seconds of this process in it."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
     name: str
     seconds: float
+    cpu_seconds: float = 0.0
 
 
 class RestoreResult(pydantic.BaseModel):
@@ -96,7 +99,7 @@ def restore(
     ``replace``; another restore running), EnvironmentLacksError (server, S3 or an extension missing), RecoveryError
     (the server refused a statement).  After any of them the target is as it was.
     """
-    started = time.monotonic()
+    started = Moment.now()
     jobs = jobs if jobs is not None else min(8, max(2, os.cpu_count() or 2))
     notes = Notes()
     clock = _Clock()
@@ -117,14 +120,15 @@ def restore(
                 sessions = [Session(side.connect(), rulebook, notes) for _ in range(jobs)]
                 for worker in sessions:
                     worker.use_memory(jobs)
+                for each in (session, *sessions):
+                    each.compress_fast()
                 pool = Pool(sessions)
                 stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
             loader = Loader(reader, session, pool, notes, stored=dump.size, progress=progress)
             with clock.phase("load"):
                 loader.run()
-            with clock.phase("analyze"):
-                loader.analyze()
+            clock.split("build", loader.rows_ended)
             if not reader.is_pg_dump and manifest is None:
                 text = "it is not pg_dump's own text and has no manifest: nothing proves that it is whole"
                 notes.add("completeness", dump.name, text)
@@ -132,8 +136,10 @@ def restore(
             session.close()
             with clock.phase("swap"):
                 side.swap()
-            with clock.phase("drop replaced"):
-                side.drop_replaced()
+            # The database is there from now on.  The server drops the old one with a checkpoint, which is all waiting
+            # for disks: statistics are collected meanwhile.
+            with clock.phase("analyze"), side.dropping_replaced():
+                _collect_statistics(side, rulebook, loader, notes, jobs=jobs, progress=progress)
         facts = reader.facts
         return RestoreResult(
             source=dump.name,
@@ -143,7 +149,7 @@ def restore(
             statements=reader.statements,
             tables=loader.tables,
             rows=loader.rows,
-            seconds=time.monotonic() - started,
+            seconds=Moment.now().seconds - started.seconds,
             phases=clock.phases,
             notes=notes.all(),
             row_counts={f"{schema}.{name}": rows for (schema, name), rows in facts.tables.items()},
@@ -152,17 +158,44 @@ def restore(
         )
 
 
+def _collect_statistics(
+    side: SideDatabase, rulebook: Rulebook, loader: Loader, notes: Notes, *, jobs: int, progress: Progress
+) -> None:
+    """Collect statistics of the restored database; the restore has succeeded, so that a failure is only noted."""
+    with contextlib.ExitStack() as stack:
+        try:
+            sessions = [Session(side.connect(), rulebook, notes) for _ in range(jobs)]
+            for session in sessions:
+                stack.callback(session.close)
+            statistics.collect(sessions, loader.settings, progress)
+        except (psycopg.Error, RecoveryError) as error:
+            notes.add("warning", side.target, f"no statistics, run ANALYZE or wait for autovacuum: {error}")
+
+
 class _Clock:
     """Times the phases of one restore."""
 
     def __init__(self) -> None:
         self.phases: list[Phase] = []
+        self._last = Moment(0.0, 0.0)
+
+    def split(self, name: str, moment: Moment) -> None:
+        """Say that the last phase ended at a moment within it and another one of this name began."""
+        phase = self.phases.pop()
+        seconds = max(0.0, moment.seconds - self._last.seconds)
+        cpu_seconds = max(0.0, moment.cpu_seconds - self._last.cpu_seconds)
+        self.phases += [
+            Phase(name=phase.name, seconds=seconds, cpu_seconds=cpu_seconds),
+            Phase(name=name, seconds=phase.seconds - seconds, cpu_seconds=phase.cpu_seconds - cpu_seconds),
+        ]
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
+        self._last = started = Moment.now()
         yield
-        self.phases.append(Phase(name=name, seconds=time.monotonic() - started))
+        ended = Moment.now()
+        seconds, cpu_seconds = ended.seconds - started.seconds, ended.cpu_seconds - started.cpu_seconds
+        self.phases.append(Phase(name=name, seconds=seconds, cpu_seconds=cpu_seconds))
 
 
 def _refuse_missing_extensions(dsn: str, extensions: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from recovery.loading.pool import StoppedError, Work
 from recovery.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from recovery.dumps.reader import DumpReader
     from recovery.dumps.statements import Statement, TableName
@@ -37,14 +38,23 @@ _REPORT_SECONDS = 0.5
 _BYTES_UNDER_WAY = 16 * 1024 * 1024
 
 # Whether rows may arrive in any order and beside other tables': an ordinary table without triggers (foreign keys are
-# triggers) or rules, of which no constraint, default or generated column runs a function that somebody wrote.
+# triggers) or rules, of which no constraint, default, generated column or index runs a function that somebody wrote:
+# it may look at other tables.  Such a function may also stand in the expressions that rows are partitioned by, and in
+# a domain's constraint, however deep the domain is inside the column's type.
 _ANY_ORDER = """
 SELECT c.relkind = 'r' AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.relrowsecurity AND NOT EXISTS (
-  SELECT FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384
+  SELECT FROM pg_catalog.pg_depend d
+   WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= 16384
    AND ((d.classid = 'pg_catalog.pg_constraint'::regclass
          AND d.objid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE conrelid = c.oid))
      OR (d.classid = 'pg_catalog.pg_attrdef'::regclass
-         AND d.objid IN (SELECT oid FROM pg_catalog.pg_attrdef WHERE adrelid = c.oid))))
+         AND d.objid IN (SELECT oid FROM pg_catalog.pg_attrdef WHERE adrelid = c.oid))
+     OR (d.classid = 'pg_catalog.pg_class'::regclass
+         AND (d.objid IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE indrelid = c.oid)
+              OR c.relispartition AND d.objid IN (SELECT pg_catalog.pg_partition_ancestors(c.oid))))
+     OR (d.classid = 'pg_catalog.pg_constraint'::regclass
+         AND d.objid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE contypid <> 0)
+         AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.atttypid >= 16384))))
   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 _PLAIN_TABLE = "SELECT relkind = 'r' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
@@ -56,13 +66,18 @@ SELECT relid::regclass::text, phase, COALESCE(100 * blocks_done / NULLIF(blocks_
   FROM pg_catalog.pg_stat_progress_create_index WHERE datname = pg_catalog.current_database()
 """
 
-_TABLES_TO_ANALYZE = """
-SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
-                    AND d.objid = c.oid AND d.deptype = 'e')
- ORDER BY pg_catalog.pg_relation_size(c.oid) DESC
-"""
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """A moment: the monotonic clock's seconds and the CPU seconds this process had used by then."""
+
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """Return the present one."""
+        return cls(time.monotonic(), time.process_time())
 
 
 @dataclasses.dataclass
@@ -90,11 +105,19 @@ class Loader:
         self._reported = 0.0
         self._settings: Mapping[str, Statement] = {}
         self._deferred: list[Statement] = []
+        self._late: list[Step] = []
+        self._sizes: dict[str, int] = {}  # bytes of rows by claim
         self._alone = False  # between SET SESSION AUTHORIZATION or BEGIN and its end
         self._budget = Budget(_BYTES_UNDER_WAY, lambda: pool.stopping)
         self._counting = threading.Lock()
         self._tables: list[_Table] = []
         self.bytes = 0
+        self.rows_ended = Moment.now()
+
+    @property
+    def settings(self) -> Mapping[str, Statement]:
+        """The settings the dump has made."""
+        return self._settings
 
     @property
     def tables(self) -> int:
@@ -125,25 +148,13 @@ class Loader:
                 self._notes.add("rows", table.name, text)
         self._report(final=True)
 
-    def analyze(self) -> None:
-        """Collect statistics of every table, the largest first, so that the first queries are planned well."""
-        found = self._main.connection.execute(_TABLES_TO_ANALYZE).fetchall()
-        for schema, name in found:
-            self._pool.submit(Work(f"ANALYZE {schema}.{name}", {}, _analyze(schema, name), self._settings))
-        total = len(found)
-
-        def report() -> None:
-            self._progress(
-                ProgressEvent("analyze", total - self._pool.left, total, "tables", ", ".join(self._pool.names))
-            )
-
-        self._pool.wait(meanwhile=report)
-
     # -- statements
 
     def _statement(self, statement: Statement) -> None:
         how = plan(statement, self._is_plain_table)
         if isinstance(how, Setting):
+            if self._deferred or self._late:
+                self._barrier()  # they were written under the settings so far
             if self._main.execute(statement):
                 self._settings = {**self._settings, how.name: statement}
         elif self._alone:
@@ -151,7 +162,10 @@ class Loader:
             self._alone = self._main.is_not_itself()
         elif isinstance(how, list):
             for step in how:
-                self._submit(step)
+                if step.late:
+                    self._late.append(step)
+                else:
+                    self._submit(step)
         elif how == BESIDE:
             self._main.execute(statement)
         elif how == DEFERRED and not self._pool.is_idle:
@@ -168,9 +182,13 @@ class Loader:
         def action(session: Session) -> None:
             session.execute(statement)
 
-        self._pool.submit(Work(statement.subject, step.claims, action, self._settings))
+        weight = self._sizes.get(next(iter(step.claims)), 0)
+        self._pool.submit(Work(statement.subject, step.claims, action, self._settings, weight))
 
     def _barrier(self) -> None:
+        late, self._late = self._late, []
+        for step in late:
+            self._submit(step)
         if not self._pool.is_idle:
             self._pool.wait(meanwhile=self._report_indexes)
         self._pool.check()
@@ -191,12 +209,15 @@ class Loader:
     def _copy(self, block: CopyBlock) -> None:
         table = _Table(str(block.table), block=block)
         self._tables.append(table)
+        if self._deferred or self._late:
+            self._barrier()  # a trigger or a foreign key may be among them
         if self._alone or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
             self._barrier()
             table.taken = self._main.copy(block, self._counted(block))
+            self.rows_ended = Moment.now()
             return
         feed = Feed(self._budget)
-        consumers = 0
+        consumers, before = 0, self.bytes
         try:
             for piece in block.pieces:
                 self.bytes += len(piece)
@@ -208,6 +229,7 @@ class Loader:
                 self._report()
         finally:
             feed.close()
+        self._sizes[claim(block.table)] = self.bytes - before
         if consumers == 0:  # an empty table: the statement itself is still tried
             self._pool.submit(self._consumer(block, table, feed))
 
@@ -216,9 +238,11 @@ class Loader:
             taken = session.copy(block, feed.pieces())
             with self._counting:
                 table.taken += taken
+                self.rows_ended = Moment.now()
 
         claims = {claim(block.table): COPYING, ALL_DATA: COPYING}
-        return Work(f"rows of {block.table}", claims, action, self._settings)
+        # Rows before all else, and in the dump's order: the reader waits until there is room for the next.
+        return Work(f"rows of {block.table}", claims, action, self._settings, math.inf)
 
     def _counted(self, block: CopyBlock) -> Iterator[bytes]:
         for piece in block.pieces:
@@ -250,10 +274,6 @@ class Loader:
         elif names := self._pool.names:
             text += f"; now {', '.join(names[:4])}"
         self._progress(ProgressEvent("load", done, self._stored, "bytes", text))
-
-
-def _analyze(schema: str, name: str) -> Callable[[Session], None]:
-    return lambda session: session.analyze(schema, name)
 
 
 def _ends_row(piece: bytes) -> bool:

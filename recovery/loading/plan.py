@@ -45,12 +45,15 @@ _FOREIGN_KEY = re.compile(
     rb"FOREIGN KEY " + _NAMES + rb" REFERENCES (?P<other>" + QUALIFIED + rb")" + _NAMES + rb"(?: MATCH FULL)?"
     rb"(?: ON UPDATE " + _ACTION + rb")?(?: ON DELETE " + _ACTION + rb")?(?: DEFERRABLE(?: INITIALLY DEFERRED)?)?;\Z"
 )
-# Quick ones that need what stands before them and that nothing planned needs: they wait for the next barrier.
+# Quick ones that need what stands before them and that nothing planned needs: they wait for the next barrier, or for
+# rows or a setting.
 _DEFERRED = re.compile(
     rb"(?:COMMENT ON (?:INDEX|CONSTRAINT|COLUMN|TABLE) "
     rb"|ALTER INDEX " + QUALIFIED + rb" ATTACH PARTITION "
     rb"|ALTER INDEX " + QUALIFIED + rb" ALTER COLUMN \d+ SET STATISTICS "
-    rb"|ALTER TABLE (?:ONLY )?" + QUALIFIED + rb" (?:CLUSTER ON|REPLICA IDENTITY USING INDEX) )"
+    rb"|ALTER TABLE (?:ONLY )?" + QUALIFIED + rb" (?:CLUSTER ON|REPLICA IDENTITY USING INDEX) "
+    rb"|CREATE (?:CONSTRAINT )?TRIGGER " + IDENTIFIER + rb" (?:BEFORE|AFTER|INSTEAD OF) "
+    rb"|CREATE STATISTICS )"
 )
 _BESIDE = re.compile(rb"SELECT pg_catalog\.setval\('(?:[^']|'')+', -?\d+, (?:true|false)\);\Z")
 _SETTING = re.compile(rb"SET (?!LOCAL|SESSION|ROLE|TRANSACTION|CONSTRAINTS)([a-z_]+) = [^;]*;\Z")
@@ -61,10 +64,14 @@ _TRANSACTION = re.compile(rb"(?:BEGIN|START|COMMIT|END)\b", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One piece of planned work: its statement and the tables it claims."""
+    """One piece of planned work: its statement and the tables it claims, its own first.
+
+    A ``late`` step only has to be done before the next barrier: others of the same table are put before it.
+    """
 
     statement: Statement
     claims: Mapping[str, str]
+    late: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +156,10 @@ def _foreign_key(statement: Statement, found: re.Match[bytes], is_plain_table: C
         return BARRIER
     add = statement.text[:-1] + b" NOT VALID;"
     validate = b"ALTER TABLE ONLY %b VALIDATE CONSTRAINT %b;" % (found["table"], found["name"])
-    both = {claim(other): EXCLUSIVE, claim(table): EXCLUSIVE}
+    both = {claim(table): EXCLUSIVE, claim(other): EXCLUSIVE}
+    # The server lets two validations run at once unless they are of the same table, and both only read.
+    reads = {claim(table): READING, claim(other): READING, f"keys of {claim(table)}": EXCLUSIVE}
     return [
         Step(dataclasses.replace(statement, text=add), both),
-        Step(dataclasses.replace(statement, text=validate), {claim(other): READING, claim(table): EXCLUSIVE}),
+        Step(dataclasses.replace(statement, text=validate), reads, late=True),
     ]

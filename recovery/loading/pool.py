@@ -7,7 +7,6 @@ gives what the dump's own order would have given, as long as the claims are true
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import threading
@@ -33,12 +32,16 @@ class StoppedError(Exception):
 
 @dataclasses.dataclass(eq=False)
 class Work:
-    """Something to do on any session that has taken over ``settings`` (setting name -> the dump's SET statement)."""
+    """Something to do on any session that has taken over ``settings`` (setting name -> the dump's SET statement).
+
+    Of what is ready the heaviest is begun first, so that no long work is left for one session at the end.
+    """
 
     name: str
     claims: Mapping[str, str]
     action: Callable[[Session], None]
     settings: Mapping[str, Statement]
+    weight: float = 0
     blockers: set[Work] = dataclasses.field(default_factory=set)
 
 
@@ -51,7 +54,7 @@ class Pool:
         self._changed = threading.Condition()
         self._open: dict[Work, None] = {}
         self._holders: dict[str, dict[Work, None]] = {}
-        self._ready: collections.deque[Work] = collections.deque()
+        self._ready: list[Work] = []
         self._running: dict[Work, None] = {}
         self._failure: BaseException | None = None
         self._closing = False
@@ -156,7 +159,8 @@ class Pool:
                     self._changed.wait()
                 if self.stopping:
                     return
-                work = self._ready.popleft()
+                work = max(self._ready, key=lambda ready: ready.weight)  # the first of equals
+                self._ready.remove(work)
                 self._running[work] = None
             yield work
             with self._changed:

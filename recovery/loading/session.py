@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recovery.errors import EnvironmentLacksError, RecoveryError
+from recovery.loading import expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -112,6 +113,12 @@ class Session:
             self._notes.add("database", statement.subject, reason)
             return False
         self._subject = statement.subject
+        worded = self._rulebook.worded_for(statement, self.connection.info.server_version)
+        if worded is not statement:
+            self._notes.add("privileges", statement.subject, "the server does not know the privilege MAINTAIN")
+            if worded is None:
+                return False
+            statement = worded
         try:
             # Without parameters psycopg uses the simple protocol and sends the bytes as they are.
             self.connection.execute(statement.text)
@@ -137,6 +144,16 @@ class Session:
             " FROM pg_catalog.pg_settings m, pg_catalog.pg_settings b"
             " WHERE m.name = 'maintenance_work_mem' AND b.name = 'shared_buffers'",
             [share],
+        )
+
+    def compress_fast(self) -> None:
+        """Compress large values with lz4, several times as fast, where the server can and nobody chose otherwise.
+
+        A column's own choice stands in the dump and stays; how a value is compressed is no part of its content.
+        """
+        self.connection.execute(
+            "SELECT pg_catalog.set_config(name, 'lz4', false) FROM pg_catalog.pg_settings"
+            " WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY (enumvals)"
         )
 
     def adopt(self, settings: Mapping[str, Statement]) -> None:
@@ -187,4 +204,6 @@ class Session:
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
-            self._notes.add("warning", self._subject, diagnostic.message_primary or "")
+            text = expected.meaning(diagnostic)
+            kind = "warning" if text is None else "expected"
+            self._notes.add(kind, self._subject, text or diagnostic.message_primary or "")

@@ -12,6 +12,7 @@ import datetime as dt
 import json
 import re
 import secrets
+import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -62,20 +63,24 @@ SELECT kind, name FROM (
 class SideDatabase:
     """One restore's side database.  Use :func:`side_database`, which creates, locks and cleans up."""
 
-    def __init__(self, dsn: str, admin: Connection, target: str, state: DatabaseState | None, notes: Notes) -> None:
+    def __init__(
+        self, dsn: str, admin: Connection, target: str, state: DatabaseState | None, notes: Notes, *, replace: bool
+    ) -> None:
         self._dsn = dsn
         self._admin = admin
         self.target = target
         self._state = state
         self._notes = notes
+        self._replace = replace
         stamp = f"{dt.datetime.now(dt.UTC):%Y%m%d%H%M%S}_{secrets.token_hex(3)}"
         self.name = _suffixed(target, f"_restoring_{stamp}")
         self._replaced = _suffixed(target, f"_replaced_{stamp}")
         self._exists = False
+        self._swapped = False
 
     def connect(self) -> Connection:
-        """Open another connection to the side database."""
-        return connect(self._dsn, database=self.name)
+        """Open another connection to the side database, which after the swap has the target's name."""
+        return connect(self._dsn, database=self.target if self._swapped else self.name)
 
     def create(self) -> None:
         """Create it with the encoding and locale of the target."""
@@ -97,8 +102,11 @@ class SideDatabase:
     def swap(self) -> None:
         """Give the side database the target's state and name; what the target was before stays beside it.
 
-        Raises RecoveryError when the names cannot be swapped, with the target as it was.
+        Raises RecoveryError when the names cannot be swapped, RefusedError when somebody has begun to use a target that
+        was empty, both with the target as it was.
         """
+        if self._state is not None and not self._replace:
+            _refuse_content(self._dsn, f"the database {self.target} was empty and is no longer: it is not given up")
         if self._state is not None:
             self._state.apply(self._admin, self.name, self._notes)
         try:
@@ -117,12 +125,25 @@ class SideDatabase:
             ) from error
         except psycopg.Error as error:
             raise explain(error, what=f"giving the restored database the name {self.target}") from error
-        self._exists = False
+        self._exists, self._swapped = False, True
 
-    def drop_replaced(self) -> None:
-        """Drop what the target was before the swap; the server writes a checkpoint for it, which takes its time."""
+    @contextlib.contextmanager
+    def dropping_replaced(self) -> Iterator[None]:
+        """Drop what the target was before the swap while the block runs; leave the block when both are done.
+
+        The server writes a checkpoint for it, which takes its time.
+        """
         if self._state is None:
+            yield
             return
+        thread = threading.Thread(target=self._drop_replaced, name="restore-drop")
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
+    def _drop_replaced(self) -> None:
         try:
             drop_database(self._admin, self._replaced)
         except psycopg.Error as error:
@@ -175,14 +196,15 @@ def side_database(dsn: str, *, replace: bool, notes: Notes) -> Iterator[SideData
     Raises RefusedError when the target holds something and ``replace`` is false, or another restore into it is running;
     EnvironmentLacksError when the role may not do what is needed.
     """
-    target, state = look_at_target(dsn, replace=replace)
+    target = target_name(dsn)
     with contextlib.closing(connect(dsn, database=admin_database(target))) as admin:
-        _lock(admin, target)
+        _lock(admin, target)  # before looking: what another restore finishes in between would be given up for this one
+        state = look_at_target(dsn, replace=replace)[1]
         for name in _drop_interrupted(admin, target):
             notes.add("left over", name, "left by an earlier restore that was interrupted: dropped")
         if state is None:
             notes.add("database", target, "it did not exist and was created")
-        side = SideDatabase(dsn, admin, target, state, notes)
+        side = SideDatabase(dsn, admin, target, state, notes, replace=replace)
         try:
             side.create()
             yield side
@@ -190,14 +212,14 @@ def side_database(dsn: str, *, replace: bool, notes: Notes) -> Iterator[SideData
             side.drop()
 
 
-def drop_interrupted(dsn: str) -> list[str]:
-    """Drop what interrupted restores into the DSN's database left behind, and return the names.
+def drop_interrupted(dsn: str, *, dry_run: bool = False) -> list[str]:
+    """Drop what interrupted restores into the DSN's database left behind, and return the names; or only name it.
 
     Databases of a restore that is still running are left alone.
     """
     target = target_name(dsn)
     with contextlib.closing(connect(dsn, database=admin_database(target), purpose="clean-up")) as admin:
-        return _drop_interrupted(admin, target)
+        return _drop_interrupted(admin, target, dry_run=dry_run)
 
 
 def target_name(dsn: str) -> str:
@@ -232,19 +254,24 @@ def look_at_target(dsn: str, *, replace: bool) -> tuple[str, DatabaseState | Non
             f"the database {target} belongs to {state.owner}, so it cannot be given up for the restored one",
             hint=f"restore as {state.owner} or as a role that is a member of it",
         )
-    with contextlib.closing(connect(dsn)) as connection:
-        found = connection.execute(_USER_OBJECTS).fetchmany(6)
-    if found and not replace:
-        more = " and more" if len(found) > 5 else ""
-        raise RefusedError(
-            f"the database {target} is not empty, so nothing is restored into it",
-            detail=f"it holds {', '.join(f'{kind} {name}' for kind, name in found[:5])}{more}",
-            hint="restore into a new database, or say --replace to give this one up",
-        )
+    if not replace:
+        _refuse_content(dsn, f"the database {target} is not empty, so nothing is restored into it")
     return target, state
 
 
-def _drop_interrupted(admin: Connection, target: str) -> list[str]:
+def _refuse_content(dsn: str, problem: str) -> None:
+    with contextlib.closing(connect(dsn)) as connection:
+        found = connection.execute(_USER_OBJECTS).fetchmany(6)
+    if found:
+        more = " and more" if len(found) > 5 else ""
+        raise RefusedError(
+            problem,
+            detail=f"it holds {', '.join(f'{kind} {name}' for kind, name in found[:5])}{more}",
+            hint="restore into a new database, or say --replace to give this one up",
+        )
+
+
+def _drop_interrupted(admin: Connection, target: str, *, dry_run: bool = False) -> list[str]:
     rows = admin.execute(
         "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database ORDER BY datname"
     ).fetchall()
@@ -254,7 +281,8 @@ def _drop_interrupted(admin: Connection, target: str) -> list[str]:
             continue
         if not _try_lock(admin, name):  # its restore is running
             continue
-        drop_database(admin, name)
+        if not dry_run:
+            drop_database(admin, name)
         dropped.append(name)
     return dropped
 

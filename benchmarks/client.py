@@ -1,0 +1,60 @@
+"""`python -m benchmarks.client WORK …`: one run of ours in a process of its own, whose memory and CPU time it reports.
+
+Prints one JSON object: seconds, cpu_seconds, peak_megabytes (VmHWM), started (the monotonic clock) and what the work
+itself says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recovery.dumps.manifest import Manifest
+from recovery.dumps.writer import Options, take_backup
+from recovery.restore import restore
+from recovery.verify import Outcome, verify
+
+
+def _restore(dump: str, dsn: str, jobs: str) -> dict[str, Any]:
+    result = restore(dump, dsn, replace=True, jobs=int(jobs))
+    return {"phases": [phase.model_dump() for phase in result.phases], "bytes": result.bytes}
+
+
+def _backup(dsn: str, folder: str, checksums: str) -> dict[str, Any]:
+    backup = take_backup(dsn, local_dir=Path(folder), options=Options(checksums=checksums == "checksums"))
+    return {"dump": str(backup.path), "size": backup.size}
+
+
+def _verify(dsn: str, manifest: str) -> dict[str, Any]:
+    found = verify(dsn, manifest=Manifest.from_bytes(Path(manifest).read_bytes()))
+    bad = [rung.name for rung in found.rungs if rung.outcome is Outcome.FAIL]
+    return {"rungs": [(rung.name, rung.seconds) for rung in found.rungs], "failed": bad}
+
+
+_WORKS: dict[str, Callable[..., dict[str, Any]]] = {"restore": _restore, "backup": _backup, "verify": _verify}
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def main() -> None:
+    """Do the work that the arguments name and print what it took."""
+    begun, cpu = time.monotonic(), _cpu()
+    said = _WORKS[sys.argv[1]](*sys.argv[2:])
+    seconds = time.monotonic() - begun
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    peak = int(found[1]) / 1024 if found else 0.0
+    took = {"started": begun, "seconds": seconds, "cpu_seconds": _cpu() - cpu, "peak_megabytes": peak}
+    print(json.dumps({**took, **said}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Ways to do a work, measured in turns within one run: wall time, CPU time of client and server, and its phases."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import psycopg
+
+from benchmarks.databases import Shape
+from benchmarks.measure import figure, say
+from benchmarks.postgres import CpuTimeline, Server
+from examples.agentverse.stack import ROOT
+
+
+@dataclass
+class Way:
+    """One way to do a work, and what its runs took: seconds, CPU seconds of client and server, what they said.
+
+    ``before`` is called before each run and not timed.
+    """
+
+    name: str
+    run: Callable[[], dict[str, Any]]
+    before: Callable[[], object] = lambda: None
+    seconds: list[float] = field(default_factory=list)
+    client: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
+    said: list[dict[str, Any]] = field(default_factory=list)
+
+    def measure(self, server: Server) -> None:
+        """Run once and remember."""
+        self.before()
+        server.settle()
+        with CpuTimeline(server) as cpu:
+            client, begun = _children_cpu(), time.monotonic()
+            said = self.run()
+            ended = time.monotonic()
+            time.sleep(0.1)  # backends end a moment after their clients
+        self.seconds.append(said.get("seconds", ended - begun))
+        self.client.append(_children_cpu() - client)
+        self.server.append(cpu.between(begun, time.monotonic()))
+        start = said.get("started", 0.0)
+        for phase in said.get("phases", ()):
+            phase["server"] = cpu.between(start, start + phase["seconds"])
+            start += phase["seconds"]
+        self.said.append(said)
+
+    @property
+    def median(self) -> float:
+        """The median of the seconds."""
+        return statistics.median(self.seconds)
+
+    def peak_megabytes(self) -> float:
+        """The most memory that any run's client had."""
+        return max(float(said["peak_megabytes"]) for said in self.said)
+
+
+def in_turns(server: Server, ways: list[Way], runs: int) -> None:
+    """Run the ways in turns, each round beginning with another one, and print their medians."""
+    for number in range(runs):
+        shift = number % len(ways)
+        for way in ways[shift:] + ways[:shift]:
+            way.measure(server)
+            say(f"{way.name}: {way.seconds[-1]:.1f} s")
+    for way in ways:
+        client, used = statistics.median(way.client), statistics.median(way.server)
+        figure(way.name, way.seconds, f"CPU s: client {client:.1f}, server {used:.1f}")
+
+
+def pipe(*commands: list[str], to: Path | None = None, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run commands as a shell's pipe, the last one's output to a file or nowhere.
+
+    Raises CalledProcessError when any of them fails.
+    """
+    with (to or Path(os.devnull)).open("wb") as end:
+        processes: list[subprocess.Popen[bytes]] = []
+        for number, command in enumerate(commands):
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    stdin=processes[-1].stdout if processes else subprocess.DEVNULL,
+                    stdout=end if number == len(commands) - 1 else subprocess.PIPE,
+                    env={**os.environ, **(environment or {})},
+                )
+            )
+        for process in processes[:-1]:
+            if process.stdout is not None:
+                process.stdout.close()  # the next one has it
+        for process, command in zip(processes, commands, strict=True):
+            if process.wait():
+                raise subprocess.CalledProcessError(process.returncode, command)
+    return {}
+
+
+def ours(*arguments: str) -> dict[str, Any]:
+    """Run `python -m benchmarks.client` and return what it says."""
+    command = [sys.executable, "-m", "benchmarks.client", *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a folder for dumps, which goes at the end."""
+    folder = Path(mkdtemp(prefix="avb-dumps-", dir="/var/tmp"))  # a folder of its own; /tmp may be memory
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def make(server: Server, shape: Shape, megabytes: int) -> str:
+    """Make the database of a shape and return its connection string."""
+    say(f"making {megabytes} MB: {shape.name}")
+    dsn = server.new_database(shape.key)
+    with psycopg.connect(dsn) as connection:
+        shape.fill(connection, megabytes)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+    return dsn
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

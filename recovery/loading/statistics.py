@@ -1,0 +1,45 @@
+"""Statistics of a restored database, so that its first queries are planned well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recovery.loading.pool import Pool, Work
+from recovery.progress import Progress, ProgressEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from recovery.dumps.statements import Statement
+    from recovery.loading.session import Session
+
+_TABLES = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
+                    AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY pg_catalog.pg_relation_size(c.oid) DESC
+"""
+
+
+def collect(sessions: Sequence[Session], settings: Mapping[str, Statement], progress: Progress) -> None:
+    """Collect statistics of every table over the sessions, the largest first, and close them.
+
+    Raises RecoveryError or psycopg.Error when a connection breaks; what the server refuses is noted.
+    """
+    pool = Pool(sessions)
+    try:
+        found = sessions[0].connection.execute(_TABLES).fetchall()
+        for schema, name in found:
+            pool.submit(Work(f"ANALYZE {schema}.{name}", {}, _analyze(schema, name), settings))
+
+        def report() -> None:
+            progress(ProgressEvent("analyze", len(found) - pool.left, len(found), "tables", ", ".join(pool.names)))
+
+        pool.wait(meanwhile=report)
+    finally:
+        pool.close()
+
+
+def _analyze(schema: str, name: str) -> Callable[[Session], None]:
+    return lambda session: session.analyze(schema, name)

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
 
 if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch.client import CloudWatchClient
     from mypy_boto3_ec2.client import EC2Client
     from mypy_boto3_ecs.client import ECSClient
     from mypy_boto3_elasticache.client import ElastiCacheClient
@@ -57,6 +58,8 @@ class Clients:
     def __call__(self, service: Literal["elasticache"]) -> ElastiCacheClient: ...
     @overload
     def __call__(self, service: Literal["logs"]) -> CloudWatchLogsClient: ...
+    @overload
+    def __call__(self, service: Literal["cloudwatch"]) -> CloudWatchClient: ...
     @overload
     def __call__(self, service: Literal["secretsmanager"]) -> SecretsManagerClient: ...
     @overload

@@ -12,19 +12,24 @@ import typer
 
 from recovery.clients import Clients, refuse_foreign_account
 from recovery.commands.addresses import database_of, refuse_password
+from recovery.commands.pruning import prune_backups
 from recovery.commands.shared import Session, session
+from recovery.documents import CleanedDocument, RereadDocument, RestorePlanDocument, row
 from recovery.dumps import names
 from recovery.dumps.catalogue import Backup, find_backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.reader import check
+from recovery.dumps.reread import reread_backup
 from recovery.dumps.source import open_dump
 from recovery.dumps.writer import take_backup
 from recovery.errors import BadDumpError, CheckFailedError, EnvironmentLacksError, UsageError
-from recovery.loading.side import look_at_target
+from recovery.loading.side import drop_interrupted, look_at_target
 from recovery.progress import Progress, ProgressEvent
 from recovery.restore import restore
+from recovery.space import look_at_space, refuse_too_little
 
 backups = typer.Typer(help="The backups that exist, here and in both regions.", no_args_is_help=True)
+backups.command("prune")(prune_backups)
 
 Region = Annotated[
     str | None, typer.Option("--region", metavar="REGION", help="Which region's copy; the DR region's by default.")
@@ -72,14 +77,7 @@ def _backups(here: Session, region: str | None, *, on_this_machine: bool) -> tup
 
 
 def _row(backup: Backup) -> dict[str, Any]:
-    return {
-        "id": backup.backup_id,
-        "address": backup.address,
-        "size": backup.size,
-        "created_at": backup.created_at,
-        "sealed": backup.sealed,
-        "problem": backup.problem,
-    }
+    return row(backup).model_dump()
 
 
 def take(
@@ -170,20 +168,30 @@ def verify_backup(
     region: Region = None,
     on_this_machine: Here = False,  # noqa: FBT002  # an option
 ) -> None:
-    """Read a backup's content again and compare it with its manifest.
+    """Read a backup again and compare it with its manifest: size, SHA-256, every gzip member, every table's rows.
+
+    Without a manifest it is only said whether the dump is whole. A listing believes what the store says; this does not.
 
     Example: recovery backups verify latest
+
+    Example: recovery backups verify db_full_20260109_020000 --region us-east-1
     """
     here = session(context)
     found, clients = _backups(here, region, on_this_machine=on_this_machine)
     backup = find_backup(found, wanted)
-    with open_dump(backup.address, s3=clients("s3") if clients else None) as source:
-        check(source, backup.manifest)
-    if not backup.sealed:
-        raise CheckFailedError(f"{backup.address} can be read, but it is not sealed.", detail=backup.problem)
+    reread = reread_backup(backup, s3=clients("s3") if clients else None, progress=_progress(here))
     if here.screen.as_json:
-        here.screen.document({"backup": _row(backup), "readable": True})
-    here.screen.text(f"{backup.address} is whole and what its manifest says")
+        here.screen.document(RereadDocument(backup=row(backup), readable=reread.good, reread=reread).document())
+    if not reread.good:
+        raise CheckFailedError(
+            f"{backup.address} is not a good backup: {reread.problems[0]}.",
+            detail="; ".join(reread.problems[1:]) or None,
+            hint="Use another copy (the other region's, or --here), or an older backup: recovery backups list.",
+        )
+    here.screen.text(
+        f"{backup.address} is whole and what its manifest says: {reread.size} bytes, SHA-256 {reread.sha256}, "
+        f"{reread.rows} rows in {reread.tables} tables"
+    )
 
 
 def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
@@ -193,27 +201,51 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     replace: Annotated[bool, typer.Option("--replace", help="Replace what the target holds.")] = False,  # noqa: FBT002  # an option
     region: Region = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, max=64, help="Sessions that load at once.")] = None,
+    clean_up: Annotated[  # noqa: FBT002  # an option
+        bool, typer.Option("--drop-interrupted", help="Restore nothing; drop what killed restores into it left behind.")
+    ] = False,
+    ignore_space: Annotated[  # noqa: FBT002  # an option
+        bool, typer.Option("--ignore-space", help="Go on although the server's disk is estimated to be too small.")
+    ] = False,
     dry_run: Annotated[  # noqa: FBT002  # an option
-        bool, typer.Option("--dry-run", help="Check the dump and the target, and change nothing.")
+        bool, typer.Option("--dry-run", help="Check the dump, the target and its disk, and change nothing.")
     ] = False,
 ) -> None:
-    """Restore a backup into an empty database.
+    """Restore a backup into an empty database: all of it, or nothing.
+
+    The source is `latest` (the newest sealed backup), a backup's id, a file, an s3:// address or `-` for standard
+    input: plain SQL, compressed with gzip or not, or an archive of pg_dump (custom, tar, or a directory's folder). It
+    is loaded into a database beside the target, which takes the target's name when everything has succeeded.
 
     Example: recovery restore latest --to postgresql://postgres@localhost/agentverse
+
+    Example: recovery restore dump.sql.gz --to postgresql://postgres@localhost/agentverse --replace --jobs 8
+
+    Example: gunzip -c dump.sql.gz | recovery restore - --to postgresql://postgres@localhost/agentverse
+
+    Example: recovery restore --drop-interrupted --to postgresql://postgres@localhost/agentverse
     """
     here = session(context)
     refuse_password(to, "--to")
     target = database_of(to, "--to")
+    if clean_up:
+        _drop_interrupted(here, to, target, dry_run=dry_run)
+        return
     source, manifest, clients = _find_source(here, source, region)
     s3 = clients("s3") if clients else None
+    space = look_at_space(to, manifest)
+    here.screen.say(space.line, "dim")
+    if not ignore_space:
+        refuse_too_little(space)
     if dry_run:
-        with open_dump(source, s3=s3) as dump:
+        with open_dump(source, s3=s3, stdin=sys.stdin.buffer) as dump:
             check(dump, manifest)
         _, state = look_at_target(to, replace=replace)
         before = "does not exist yet" if state is None else "would be replaced" if replace else "is empty"
         here.screen.text(f"{source} could be restored into {target}, which {before}; nothing was changed.")
         if here.screen.as_json:
-            here.screen.document({"dry_run": True, "source": source, "target": target, "target_state": before})
+            plan = RestorePlanDocument(source=source, target=target, target_state=before, space=space)
+            here.screen.document(plan.document())
         return
     if replace:
         here.screen.confirm(f"Replace everything in {target}?", yes=here.yes)
@@ -234,6 +266,20 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
         here.screen.text(f"note: {note.kind}: {note.object}: {note.text}")
 
 
+def _drop_interrupted(here: Session, dsn: str, target: str, *, dry_run: bool) -> None:
+    """Drop what killed restores left; what belongs to one that is running, or to nobody we know, stays."""
+    names_left = drop_interrupted(dsn, dry_run=True)
+    if names_left and not dry_run:
+        here.screen.confirm(f"Drop {', '.join(names_left)}, left by restores into {target}?", yes=here.yes)
+        names_left = drop_interrupted(dsn)
+    if here.screen.as_json:
+        here.screen.document(CleanedDocument(dry_run=dry_run, dropped=names_left).document())
+    for name in names_left:
+        here.screen.text(f"{name} would be dropped" if dry_run else f"{name} was dropped")
+    if not names_left:
+        here.screen.text(f"No interrupted restore into {target} left anything.")
+
+
 def _find_source(here: Session, wanted: str, region: str | None) -> tuple[str, Manifest | None, Clients | None]:
     """Return the dump that is meant, the manifest that lies beside it, if any, and the clients that read it.
 
@@ -245,40 +291,68 @@ def _find_source(here: Session, wanted: str, region: str | None) -> tuple[str, M
     if not wanted.startswith("s3://"):
         if path.exists():
             beside = next((item for item in list_local_backups(path.parent) if item.filename == path.name), None)
-            return wanted, beside.manifest if beside else None, None
+            return wanted, _manifest_of(here, beside), None
         if path.name != wanted:
             raise BadDumpError(f"There is no dump {wanted}.", hint="Give a file that exists, a backup's id or s3://…")
     clients, bucket = _place(here, region)
     if not wanted.startswith("s3://"):
         backup = find_backup(list_backups(clients("s3"), bucket), wanted)
-        return backup.address, backup.manifest, clients
+        return backup.address, _manifest_of(here, backup), clients
     bucket, _, key = wanted.removeprefix("s3://").partition("/")
     prefix, slash, name = key.rpartition("/")
     if names.split(name) is None:
         return wanted, None, clients
     listed = list_backups(clients("s3"), bucket, f"{prefix}{slash}")
-    return wanted, next((item.manifest for item in listed if item.address == wanted), None), clients
+    return wanted, _manifest_of(here, next((item for item in listed if item.address == wanted), None)), clients
 
 
-def verify_database(
+def _manifest_of(here: Session, backup: Backup | None) -> Manifest | None:
+    """Return a backup's manifest, and say so when it is not sealed: then only the dump's own text speaks for it."""
+    if backup is not None and not backup.sealed:
+        here.screen.say(f"{backup.address} is not sealed: {backup.problem}", "bold yellow")
+    return backup.manifest if backup else None
+
+
+def verify_database(  # noqa: PLR0917  # typer turns every parameter into an option
     context: typer.Context,
     database: Annotated[str, typer.Option("--database", metavar="DSN", help="The password comes from PGPASSWORD.")],
     manifest: Annotated[
         str | None, typer.Option("--manifest", metavar="FILE|s3://…", help="What it must be equal to.")
     ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="DSN", help="A live database it must be equal to, instead.")
+    ] = None,
+    install_checks: Annotated[  # noqa: FBT002  # an option
+        bool,
+        typer.Option("--install-checks", help="Install the extension amcheck where it is missing."),
+    ] = False,
+    max_age: Annotated[
+        str | None, typer.Option("--max-age", metavar="AGE", help="Oldest recovery point that passes: 90m, 24h, 7d.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=64, help="Sessions that read at once.")] = 2,
     region: Region = None,
 ) -> None:
-    """Check that a database is the one that was backed up; nothing is modified.
+    """Check that a database is the one that was backed up; nothing is modified unless --install-checks is said.
+
+    Each check is PASS, FAIL or NOT RUN with its reason. Without --manifest or --against only what the database itself
+    can tell is checked.
 
     Example: recovery verify --database postgresql://postgres@localhost/agentverse --manifest s3://…/x.manifest.json
+
+    Example: recovery verify --database postgresql://me@copy/agentverse --against postgresql://me@production/agentverse
     """
     # Only this command needs the ladder; it brings libraries that would slow every other one down.
-    from recovery.commands.verification import verify_and_show  # noqa: PLC0415
+    from recovery.commands.verification import Wish, age_of, verify_and_show  # noqa: PLC0415
 
     here = session(context)
-    refuse_password(database, "--database")
-    database_of(database, "--database")
-    verify_and_show(here, database, _read_manifest(here, manifest, region) if manifest else None)
+    for option, dsn in (("--database", database), ("--against", against)):
+        if dsn is not None:
+            refuse_password(dsn, option)
+            database_of(dsn, option)
+    if manifest is not None and against is not None:
+        raise UsageError("--manifest and --against both say what is right.", hint="Give one of them.")
+    wish = Wish(against=against, install_checks=install_checks, max_age=age_of(max_age), jobs=jobs)
+    verify_and_show(here, database, _read_manifest(here, manifest, region) if manifest else None, wish, _progress(here))
 
 
 def _read_manifest(here: Session, place: str, region: str | None) -> Manifest:

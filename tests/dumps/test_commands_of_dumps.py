@@ -1,0 +1,311 @@
+"""What an operator sees of backups, restores and checks: the commands themselves, against real servers and an S3."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from machine.programs import postgresql_client_folder
+from recovery import cli, space
+from recovery.clients import Clients
+from recovery.dumps.retention import TAG
+from recovery.dumps.writer import take_backup
+from recovery.restore import restore
+from recovery.space import look_at_space, rds_free
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a command said and ended with."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """A person with a recovery.toml, a folder of backups and a bucket in each region."""
+
+    run: Callable[..., Answer]
+    folder: Path
+    primary: str
+    dr: str
+
+
+@pytest.fixture
+def operator(  # the buckets bring the environment that leads to them
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    bucket: str, bucket_west: str,
+) -> Operator:  # fmt: skip
+    folder = tmp_path / "backups"
+    settings = tmp_path / "recovery.toml"
+    settings.write_text(
+        '[platform]\naccount = "123456789012"\n'
+        f'backups_bucket = "{bucket}"\ndr_backups_bucket = "{bucket_west}"\n'
+        f'[database]\nlocal_dir = "{folder}"\n'
+        '[[checks]]\nname = "rows"\nsql = "SELECT count(*) FROM t"\nexpected = 20000\nwhen = "t"\n'
+    )
+    monkeypatch.setenv("AGENTVERSE_CONFIG", str(settings))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+
+    def run(*arguments: str, stdin: bytes = b"") -> Answer:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        code = cli._run(list(arguments))
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return Operator(run, folder, bucket, bucket_west)
+
+
+@pytest.fixture
+def filled(database: str) -> str:
+    execute(database, "CREATE TABLE t AS SELECT i AS id, md5(i::text) AS v FROM generate_series(1, 20000) i")
+    return database
+
+
+def execute(dsn: str, text: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(text.encode())
+
+
+def value(dsn: str, text: str) -> Any:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(text.encode()).fetchone()
+        return row[0] if row else None
+
+
+def renamed(name: str, days: int) -> str:
+    """The same backup's name as one of some days ago."""
+    moment = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
+    return name.replace(name[8:23], f"{moment:%Y%m%d_%H%M%S}")
+
+
+def test_pruning_says_what_it_would_do_in_every_place_and_does_it_only_when_told(
+    operator: Operator, filled: str, s3: Any, s3_west: Any
+) -> None:
+    old: dict[str, str] = {}
+    for region, client, bucket in (("us-east-1", s3, operator.primary), ("us-west-2", s3_west, operator.dr)):
+        backup = take_backup(filled, s3=client, bucket=bucket, local_dir=operator.folder)
+        # An old dump of the time before manifests: superseded by the sealed one once it is past the retention.
+        old[region] = renamed(backup.backup_id, 40)
+        client.put_object(Bucket=bucket, Key=f"db/{old[region]}.sql.gz", Body=b"old")
+    ancient = operator.folder / f"{old['us-east-1']}.sql.gz"
+    ancient.write_bytes(b"old")
+
+    def tags(client: Any, bucket: str, region: str) -> Any:
+        return client.get_object_tagging(Bucket=bucket, Key=f"db/{old[region]}.sql.gz")["TagSet"]
+
+    planned = operator.run("--json", "backups", "prune")
+    assert (planned.code, planned.document["applied"]) == (0, False)
+    assert [(p["region"], p["superseded"], p["problem"]) for p in planned.document["places"]] == [
+        ("us-east-1", [old["us-east-1"]], None), ("us-west-2", [old["us-west-2"]], None),
+        (None, [old["us-east-1"]], None),
+    ]  # fmt: skip
+    assert "it is the newest sealed backup" in planned.document["places"][0]["kept"].values()
+    assert "--apply does it" in operator.run("backups", "prune").err
+    assert tags(s3, operator.primary, "us-east-1") == []
+    assert ancient.exists()
+    # Nobody is there to confirm, and both at once is a contradiction.
+    assert operator.run("backups", "prune", "--apply").code == 3
+    assert operator.run("backups", "prune", "--apply", "--dry-run").code == 2
+    assert operator.run("backups", "prune", "--region", "us-west-2", "--yes").code == 0
+    assert tags(s3, operator.primary, "us-east-1") == []
+    assert tags(s3_west, operator.dr, "us-west-2") == [TAG]
+    assert ancient.exists()
+    page = operator.run("backups", "prune", "--yes")
+    assert page.code == 0
+    assert "were tagged agentverse:superseded=true" in page.out
+    assert tags(s3, operator.primary, "us-east-1") == [TAG]
+    assert not ancient.exists()
+
+
+def test_without_a_sealed_backup_nothing_is_superseded_and_a_lost_region_is_said(
+    operator: Operator, s3_west: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_west.put_object(Bucket=operator.dr, Key="db/db_full_20250101_020000.sql.gz", Body=b"old")
+    settings = tmp_path / "recovery.toml"
+    settings.write_text(settings.read_text().replace(operator.primary, "no-such-bucket-here"))
+    answer = operator.run("--json", "backups", "prune", "--yes")
+    assert answer.code == 4
+    lost, kept, _ = answer.document["places"]
+    assert "no-such-bucket-here" in lost["problem"]
+    assert kept["kept"] == {"db_full_20250101_020000": "there is no sealed backup that could replace it"}
+    assert "1 of 3 places" in answer.err
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert operator.run("backups", "prune", "--here").code == 0
+
+
+def test_verifying_a_backup_reads_its_content_and_not_only_the_listing(operator: Operator, filled: str) -> None:
+    backup = take_backup(filled, local_dir=operator.folder)
+    assert backup.path is not None
+    good = operator.run("--json", "backups", "verify", "--here")
+    assert (good.code, good.document["readable"], good.document["reread"]["rows"]) == (0, True, 20000)
+    content = bytearray(backup.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    backup.path.write_bytes(content)
+    # The listing still calls it sealed: its size is right.
+    assert operator.run("--json", "backups", "list", "--here").document["backups"][0]["sealed"]
+    bad = operator.run("--json", "backups", "verify", "--here")
+    assert (bad.code, bad.document["readable"]) == (1, False)
+    assert any("SHA-256" in problem for problem in bad.document["reread"]["problems"])
+
+
+def test_an_unsealed_backup_is_listed_with_its_problem_beside_the_sealed_ones(
+    operator: Operator, filled: str, s3_west: Any
+) -> None:
+    take_backup(filled, s3=s3_west, bucket=operator.dr, local_dir=operator.folder)
+    s3_west.put_object(Bucket=operator.dr, Key="db/db_full_20250101_020000.sql.gz", Body=b"old")
+    listed = operator.run("--json", "backups", "list").document["backups"]
+    assert [(item["sealed"], item["problem"], item["address"].startswith("s3://")) for item in listed] == [
+        (True, None, True), (False, "it has no manifest", True), (True, None, False),
+    ]  # fmt: skip
+
+
+def test_a_restored_database_is_verified_against_the_manifest_and_against_the_original(
+    operator: Operator, filled: str, make_database: Callable[..., str]
+) -> None:
+    backup = take_backup(filled, local_dir=operator.folder)
+    target = make_database()
+    restored = operator.run("--json", "restore", str(backup.path), "--to", target, "--jobs", "3")
+    assert (restored.code, restored.document["rows"]) == (0, 20000)
+    for reference in (("--manifest", backup.manifest_address), ("--against", filled)):
+        good = operator.run("--json", "verify", "--database", target, *reference)
+        outcomes = {rung["name"]: rung["outcome"] for rung in good.document["rungs"]}
+        assert (good.code, good.document["verdict"], outcomes["content"], outcomes["samples"]) == (
+            0, "PASS", "PASS", "PASS",
+        )  # fmt: skip
+    execute(target, "UPDATE t SET v = 'x' WHERE id = 77")
+    bad = operator.run("verify", "--database", target, "--against", filled)
+    assert bad.code == 1
+    assert "content" in bad.err.lower()
+    both = operator.run("verify", "--database", target, "--against", filled, "--manifest", backup.manifest_address)
+    assert both.code == 2
+
+
+def test_the_oldest_recovery_point_that_passes_is_said_as_a_span(operator: Operator, filled: str) -> None:
+    backup = take_backup(filled, local_dir=operator.folder)
+    manifest = ("--database", filled, "--manifest", backup.manifest_address)
+    assert operator.run("verify", *manifest, "--max-age", "1h").code == 0
+    stale = operator.run("--json", "verify", *manifest, "--max-age", "0.0001m")
+    assert stale.code == 1
+    assert {r["name"]: r["outcome"] for r in stale.document["rungs"]}["freshness"] == "FAIL"
+    assert operator.run("verify", *manifest, "--max-age", "soon").code == 2
+
+
+def test_checks_are_installed_only_when_that_is_asked_for(
+    operator: Operator, make_database15: Callable[..., str]
+) -> None:
+    database = make_database15()
+    if not value(database, "SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'"):
+        pytest.skip("this machine's PostgreSQL 15 has no amcheck")
+    installed = "SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'"
+    operator.run("verify", "--database", database)
+    assert value(database, installed) == 0
+    answer = operator.run("--json", "verify", "--database", database, "--install-checks")
+    assert {r["name"]: r["outcome"] for r in answer.document["rungs"]}["indexes"] == "PASS"
+    assert value(database, installed) == 1
+
+
+def test_what_killed_restores_left_is_dropped_by_one_command(operator: Operator, database: str) -> None:
+    name = conninfo_to_dict(database)["dbname"]
+    left = f"{name}_restoring_20260101000000_abcdef"
+    admin = make_conninfo(database, dbname="postgres")
+    execute(admin, f"CREATE DATABASE {left}")
+    execute(admin, f"""COMMENT ON DATABASE {left} IS '{{"made_by": "agentverse-dr", "target": "{name}"}}'""")
+    there = f"SELECT count(*) FROM pg_database WHERE datname = '{left}'"
+    planned = operator.run("--json", "restore", "--drop-interrupted", "--dry-run", "--to", database)
+    assert (planned.code, planned.document["dropped"], value(admin, there)) == (0, [left], 1)
+    assert operator.run("restore", "--drop-interrupted", "--to", database).code == 3
+    done = operator.run("--yes", "--json", "restore", "--drop-interrupted", "--to", database)
+    assert (done.document["dry_run"], done.document["dropped"], value(admin, there)) == (False, [left], 0)
+    assert "left anything" in operator.run("restore", "--drop-interrupted", "--to", database).out
+
+
+def test_standard_input_and_a_folder_are_restored_too(
+    operator: Operator, filled: str, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    program = postgresql_client_folder(16) / "pg_dump"
+    dump = subprocess.run([program, "-d", filled], check=True, capture_output=True).stdout
+    piped, folder = make_database(), make_database()
+    assert operator.run("restore", "-", "--to", piped, stdin=dump).code == 0
+    subprocess.run([program, "-Fd", "-f", tmp_path / "archive", "-d", filled], check=True)
+    assert operator.run("restore", str(tmp_path / "archive"), "--to", folder).code == 0
+    assert value(piped, "SELECT count(*) FROM t") == value(folder, "SELECT count(*) FROM t") == 20000
+
+
+def test_a_restore_that_is_estimated_not_to_fit_is_refused_and_the_estimate_can_be_overruled(
+    operator: Operator, filled: str, make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup, target = take_backup(filled, local_dir=operator.folder), make_database()
+    plan = operator.run("--json", "restore", str(backup.path), "--to", target, "--dry-run").document["space"]
+    assert (plan["verdict"], "an estimate" in plan["needed_basis"]) == ("ENOUGH", True)
+    monkeypatch.setattr(space, "DATABASE_PER_TEXT", 1e12)
+    refused = operator.run("restore", str(backup.path), "--to", target)
+    assert (refused.code, "an estimate" in refused.err) == (4, True)
+    assert value(target, "SELECT to_regclass('t') IS NULL")
+    assert operator.run("restore", str(backup.path), "--to", target, "--ignore-space").code == 0
+
+
+def test_what_cannot_be_known_of_a_disk_is_not_known(filled: str, tmp_path: Path) -> None:
+    manifest = take_backup(filled, local_dir=tmp_path).manifest
+    without = look_at_space(filled, None)
+    assert (without.verdict, without.needed) == ("NOT KNOWN", None)
+    execute(filled, "CREATE ROLE knows_little LOGIN")
+    try:
+        hidden = look_at_space(make_conninfo(filled, user="knows_little"), manifest)
+    finally:
+        execute(filled, "DROP ROLE knows_little")
+    assert (hidden.verdict, hidden.free) == ("NOT KNOWN", None)
+    assert "may not see" in hidden.free_basis
+    assert "free space NOT KNOWN" in hidden.line
+
+
+def test_an_instances_free_disk_is_what_cloudwatch_measured_and_else_not_known(s3_environment: str) -> None:
+    clients = Clients("us-west-2")
+    clients("rds").create_db_instance(
+        DBInstanceIdentifier="restored", Engine="postgres", DBInstanceClass="db.t4g.micro", AllocatedStorage=20
+    )
+    free, basis = rds_free(clients, "restored")
+    assert (free, "20 GiB in all" in basis) == (None, True)
+    boto3.client("cloudwatch", region_name="us-west-2", endpoint_url=s3_environment).put_metric_data(
+        Namespace="AWS/RDS",
+        MetricData=[
+            {
+                "MetricName": "FreeStorageSpace",
+                "Dimensions": [{"Name": "DBInstanceIdentifier", "Value": "restored"}],
+                "Timestamp": dt.datetime.now(dt.UTC) - dt.timedelta(minutes=2),
+                "Value": 7_000_000_000,
+                "Unit": "Bytes",
+            }
+        ],
+    )
+    free, basis = rds_free(clients, "restored")
+    assert (free, basis.startswith("CloudWatch")) == (7_000_000_000, True)
+    free, basis = rds_free(clients, "absent")
+    assert (free, basis.startswith("AWS does not tell")) == (None, True)
+
+
+def test_a_warning_that_every_such_dump_gives_is_noted_as_expected(database: str, tmp_path: Path) -> None:
+    path = tmp_path / "dump.sql"
+    path.write_text("CREATE TABLE t (x int);\nCREATE PUBLICATION p FOR TABLE t;\n")
+    notes = restore(str(path), database).notes
+    assert ["wal_level = logical" in note.text for note in notes if note.kind == "expected"] == [True]
+    assert not [note for note in notes if note.kind == "warning"]

@@ -100,6 +100,7 @@ class Lexer:
             return
         if text == b"PostgreSQL database dump":
             self.is_pg_dump = True
+            self.complete = False  # another one after a whole one has to be whole as well
         elif text == b"PostgreSQL database cluster dump":
             self.is_cluster_dump = True
         elif text == b"PostgreSQL database dump complete":

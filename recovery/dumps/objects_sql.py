@@ -121,6 +121,9 @@ SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid, f.proowner, f.proacl, '
                    pg_catalog.format_type(a.aggtranstype, NULL), a.aggsortop::pg_catalog.regoperator, a.agginitval,
                    f.proparallel)::pg_catalog.text
             FROM pg_catalog.pg_aggregate a WHERE a.aggfnoid = f.oid)
+       -- A column that a BEGIN ATOMIC body leaves without a name has one when the body is read again: names stay out.
+       WHEN pg_catalog.pg_get_functiondef(f.oid) ~ '\nBEGIN ATOMIC\n' THEN pg_catalog.regexp_replace(
+         pg_catalog.pg_get_functiondef(f.oid), ' AS ("([^"]|"")+"|[a-z_][a-z0-9_$]*)(?=[,;\n])', '', 'g')
        ELSE pg_catalog.pg_get_functiondef(f.oid) END
   FROM pg_catalog.pg_proc f
 UNION ALL

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# A line that is read whole is a comment or a psql command; more than this is no such thing, but a trap for memory.
+MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
 class Window:
     """Text from ``start`` on that is not handed out yet, and the line number at ``start``.
 
@@ -55,10 +59,15 @@ class Window:
         return taken
 
     def line_end(self) -> int:
-        """Position of the next newline, or the end of the text when its last line has none."""
+        """Position of the next newline, or the end of the text when its last line has none.
+
+        Raises BadDumpError at a line longer than MAX_LINE_BYTES.
+        """
         offset = 0
         while (end := self.buffer.find(b"\n", self.start + offset)) < 0:
             offset = self.waiting
+            if offset > MAX_LINE_BYTES:
+                raise self.bad(f"a line of more than {MAX_LINE_BYTES:,} bytes outside of rows and statements")
             if not self.fill():
                 return len(self.buffer)
         return end

@@ -216,7 +216,8 @@ def test_odd_keys_and_files_beside_the_backups_are_no_backups(
     backup = take_backup(database, s3=s3, bucket=bucket, local_dir=tmp_path)
     real = backup.filename
     odd = [f"db/../{real}", f"db/x/{real}", f"db/{real}/", f"db/ {real}", f"db/{real}%00", f"db/{real};rm -rf x", "db/",
-           "db/db_full_20261399_999999.sql.gz", "db/db_full_2026\u0661231_000000.sql.gz", "db/$(x).sql.gz", "db/é.sql.gz"]  # fmt: skip
+           "db/db_full_20261399_999999.sql.gz",
+           "db/db_full_2026\u0661231_000000.sql.gz", "db/$(x).sql.gz", "db/é.sql.gz"]  # fmt: skip
     for key in odd:
         s3.put_object(Bucket=bucket, Key=key, Body=b"x")
     (tmp_path / "db_full_20260101_000000.sql.gz").mkdir()
@@ -251,7 +252,7 @@ def test_our_backup_of_names_that_look_like_commands_is_restored_by_psql_too(
     program = postgresql_client_folder(16) / "psql"
     command = f'gunzip -c "$1" | "{program}" -qX -v ON_ERROR_STOP=1 -d "$2"'
     subprocess.run(
-        ["sh", "-c", command, "sh", backup.path, theirs], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL
+        ["/bin/sh", "-c", command, "sh", backup.path, theirs], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL
     )
     assert query(theirs, 'SELECT count(*) FROM "\\! touch pwned"') == 2
     assert not (tmp_path / "pwned").exists()

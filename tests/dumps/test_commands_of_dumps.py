@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import importlib
 import io
 import json
 import subprocess
@@ -24,6 +25,8 @@ from recovery.dumps.retention import TAG
 from recovery.dumps.writer import take_backup
 from recovery.restore import restore
 from recovery.space import look_at_space, rds_free
+
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,3 +312,38 @@ def test_a_warning_that_every_such_dump_gives_is_noted_as_expected(database: str
     notes = restore(str(path), database).notes
     assert ["wal_level = logical" in note.text for note in notes if note.kind == "expected"] == [True]
     assert not [note for note in notes if note.kind == "warning"]
+
+
+def test_every_document_keeps_to_its_published_schema(
+    operator: Operator, filled: str, make_database: Callable[..., str], s3_west: Any
+) -> None:
+    backup = take_backup(filled, s3=s3_west, bucket=operator.dr, local_dir=operator.folder)
+    target = make_database()
+    to = ("--to", target)
+    calls = {
+        "backups-list": ("backups", "list"),
+        "backups-show": ("backups", "show"),
+        "backups-verify": ("backups", "verify"),
+        "backups-prune": ("backups", "prune"),
+        "restore-dry-run": ("restore", "latest", *to, "--dry-run"),
+        "restore": ("restore", "latest", *to),
+        "restore-drop-interrupted": ("restore", "--drop-interrupted", *to),
+        "verify": ("verify", "--database", target, "--manifest", backup.manifest_address),
+        "error": ("restore", "no-such-backup", *to),
+    }
+    for name, arguments in calls.items():
+        answer = operator.run("--json", *arguments)
+        assert answer.code == (1 if name == "error" else 0), answer.err
+        schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+        importlib.import_module("jsonschema").validate(answer.document, schema)
+
+
+def test_restoring_what_is_not_sealed_says_so_and_goes_by_the_dumps_own_text(
+    operator: Operator, filled: str, make_database: Callable[..., str]
+) -> None:
+    backup, target = take_backup(filled, local_dir=operator.folder), make_database()
+    Path(backup.manifest_address).unlink()
+    answer = operator.run("restore", str(backup.path), "--to", target)
+    assert answer.code == 0
+    assert "is not sealed: it has no manifest" in answer.err
+    assert "no manifest tells how large" in answer.err

@@ -56,7 +56,8 @@ def recovery(
 @pytest.mark.parametrize(
     "command",
     [
-        (), ("backup",), ("backups", "list"), ("backups", "show"), ("backups", "verify"), ("backups", "prune"), ("restore",), ("verify",),
+        (), ("backup",), ("backups", "list"), ("backups", "show"), ("backups", "verify"),
+        ("backups", "prune"), ("restore",), ("verify",),
         ("drill", "quarterly"), ("drills", "list"), ("drills", "show"), ("drills", "report"), ("doctor",),
         ("environment", "up"), ("environment", "status"), ("environment", "down"), ("environment", "reap"),
     ],

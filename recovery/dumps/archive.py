@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import selectors
 import subprocess
 import tarfile
 import tempfile
@@ -38,6 +39,8 @@ _TABLE_OF_CONTENTS = "toc.dat"
 _MAJORS = range(12, 24)
 _MADE_BY = re.compile(r"^;\s+Dumped by pg_dump version: (\d+)", re.MULTILINE)
 _MOST_COMPLAINT = 2000
+# It reads a local file and waits for nobody: after this long it is lost in a damaged one, as some versions are.
+SILENCE_SECONDS = 600
 _NEWER_ARCHIVE = "unsupported version"
 
 
@@ -111,7 +114,7 @@ class ArchiveSource(DumpSource):
         with tempfile.TemporaryFile() as complaints, self._started(["--file=-"], complaints) as process:
             try:
                 if process.stdout is not None:
-                    while chunk := os.read(process.stdout.fileno(), READ_BYTES):
+                    while chunk := self._read(process.stdout):
                         yield chunk
                 code = process.wait()
             except BaseException:
@@ -133,6 +136,14 @@ class ArchiveSource(DumpSource):
             self._kept.close()
         if self._original is not None:
             self._original.close()
+
+    def _read(self, output: IO[bytes]) -> bytes:
+        """Read what pg_restore has written, or nothing at its end; raises BadDumpError when it writes no more."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            if not selector.select(SILENCE_SECONDS):
+                raise self._damaged(f"pg_restore has written nothing for {SILENCE_SECONDS} seconds")
+        return os.read(output.fileno(), READ_BYTES)
 
     def _fitting_program(self) -> Path:
         """The oldest pg_restore that is at least as new as the pg_dump that made the archive."""

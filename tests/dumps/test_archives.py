@@ -16,6 +16,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from machine.programs import postgresql_client_folder
 from recovery.dumps import archive
 from recovery.dumps.archive import archive_format
+from recovery.dumps.reader import check
+from recovery.dumps.source import open_dump
 from recovery.errors import BadDumpError, EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.restore import restore
 
@@ -180,3 +182,28 @@ def test_the_format_is_told_by_the_first_bytes_alone(source: str, tmp_path: Path
     assert archive_format(b"--\n-- PostgreSQL database dump\n") is None
     assert archive_format(b"") is None
     assert archive_format(b"toc.dat\0" + bytes(504)) is None
+
+
+def test_a_pg_restore_that_is_lost_in_an_archive_is_ended(
+    source: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dump(source, "custom", tmp_path / "archive")
+    silent = tmp_path / "bin" / "pg_restore"
+    silent.parent.mkdir()
+    real = postgresql_client_folder(16) / "pg_restore"
+    silent.write_text(f'#!/bin/sh\ncase "$*" in *--list*) exec "{real}" "$@";; esac\nexec sleep 1000\n')
+    silent.chmod(0o755)
+    monkeypatch.setattr(archive, "_programs", lambda: {16: silent})
+    monkeypatch.setattr(archive, "SILENCE_SECONDS", 1)
+    with pytest.raises(BadDumpError, match="damaged"):
+        restore(str(path), database)
+    assert databases(database) == 1
+
+
+def test_a_custom_archive_cut_anywhere_is_refused(source: str, tmp_path: Path) -> None:
+    whole = dump(source, "custom", tmp_path / "archive").read_bytes()
+    path = tmp_path / "cut"
+    for part in range(1, 24):
+        path.write_bytes(whole[: len(whole) * part // 24])
+        with pytest.raises(BadDumpError), open_dump(str(path)) as opened:
+            check(opened)

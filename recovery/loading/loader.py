@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from recovery.dumps.statements import CopyBlock, quote
+from recovery.dumps.statements import CopyBlock
 from recovery.loading.feed import Budget, Feed
 from recovery.loading.plan import (
     ALL_DATA,
@@ -16,9 +16,11 @@ from recovery.loading.plan import (
     BESIDE,
     COPYING,
     DEFERRED,
+    Plan,
     Setting,
     Step,
     claim,
+    may_change_settings,
     plan,
 )
 from recovery.loading.pool import StoppedError, Work
@@ -107,6 +109,7 @@ class Loader:
         self._deferred: list[Statement] = []
         self._late: list[Step] = []
         self._sizes: dict[str, int] = {}  # bytes of rows by claim
+        self._serial = False  # after a statement that only the main session can follow
         self._alone = False  # between SET SESSION AUTHORIZATION or BEGIN and its end
         self._budget = Budget(_BYTES_UNDER_WAY, lambda: pool.stopping)
         self._counting = threading.Lock()
@@ -151,7 +154,19 @@ class Loader:
     # -- statements
 
     def _statement(self, statement: Statement) -> None:
+        if self._serial:
+            self._main.execute(statement)
+            return
         how = plan(statement, self._is_plain_table)
+        if not isinstance(how, Setting) and may_change_settings(statement):
+            self._barrier()
+            self._serial = True
+            self._notes.add("serial", statement.subject, "it may change settings: one session loads all that follows")
+            self._main.execute(statement)
+        else:
+            self._planned(statement, how)
+
+    def _planned(self, statement: Statement, how: Plan) -> None:
         if isinstance(how, Setting):
             if self._deferred or self._late:
                 self._barrier()  # they were written under the settings so far
@@ -200,8 +215,9 @@ class Loader:
         return self._ask(_PLAIN_TABLE, table)
 
     def _ask(self, query: str, table: TableName) -> bool:
-        name = ".".join(quote(part) for part in (table.schema, table.name) if part)
-        row = self._main.connection.execute(query.encode(), [name]).fetchone()
+        # As bytes, as the dump has it: a name may be of no encoding that Python has.
+        name = table.sql.replace(b"\\", b"\\\\").replace(b"'", b"''")
+        row = self._main.connection.execute(query.replace("%s", "E'%s'").encode() % name).fetchone()
         return row == (True,)
 
     # -- rows
@@ -211,7 +227,7 @@ class Loader:
         self._tables.append(table)
         if self._deferred or self._late:
             self._barrier()  # a trigger or a foreign key may be among them
-        if self._alone or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
+        if self._serial or self._alone or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
             self._barrier()
             table.taken = self._main.copy(block, self._counted(block))
             self.rows_ended = Moment.now()

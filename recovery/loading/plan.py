@@ -59,6 +59,12 @@ _BESIDE = re.compile(rb"SELECT pg_catalog\.setval\('(?:[^']|'')+', -?\d+, (?:tru
 _SETTING = re.compile(rb"SET (?!LOCAL|SESSION|ROLE|TRANSACTION|CONSTRAINTS)([a-z_]+) = [^;]*;\Z")
 _SEARCH_PATH = re.compile(rb"SELECT pg_catalog\.set_config\('search_path', '[^']*', false\);\Z")
 _AUTHORIZATION = re.compile(rb"(?:SET|RESET)\s+(?:SESSION\s+AUTHORIZATION|ROLE)\b", re.IGNORECASE)
+# What may change how the statements and rows after it are read, in a way that is not known here and that the other
+# sessions cannot follow: other wordings of SET, and whatever runs functions that pg_dump does not call.
+_UNKNOWN_SETTING = re.compile(
+    rb"(?:SET|RESET|DISCARD|DO|CALL|WITH|VALUES|SELECT(?!\s+(?:\*\s+FROM\s+)?pg_catalog\.(?!set_config\b)))\b",
+    re.IGNORECASE,
+)
 _TRANSACTION = re.compile(rb"(?:BEGIN|START|COMMIT|END)\b", re.IGNORECASE)
 
 
@@ -103,6 +109,11 @@ def plan(statement: Statement, is_plain_table: Callable[[TableName], bool]) -> P
         if found := pattern.match(text):
             return steps(statement, found, is_plain_table)
     return next((how for pattern, how in _WHOLE if pattern.match(text)), BARRIER)
+
+
+def may_change_settings(statement: Statement) -> bool:
+    """Whether a statement that is no Setting may yet change its session's settings."""
+    return bool(_UNKNOWN_SETTING.match(statement.text)) and not _AUTHORIZATION.match(statement.text)
 
 
 def claim(table: TableName) -> str:

@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recovery.errors import EnvironmentLacksError, RecoveryError
@@ -25,6 +24,11 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 # A restore's connections wait long for the server; a peer that is gone must still be noticed within minutes.
 
 _WRITE_BYTES = 256 * 1024
+
+_NAME_OF = (
+    b"SELECT pg_catalog.textsend(pg_catalog.format('%I.%I', n.nspname, c.relname)) FROM pg_catalog.pg_class c"
+    b" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = "
+)
 
 _KEEPALIVES = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
 
@@ -170,11 +174,13 @@ class Session:
         row = self.connection.execute("SELECT current_user <> %s", [self._user]).fetchone()
         return row != (False,)
 
-    def analyze(self, schema: str, name: str) -> None:
+    def analyze(self, oid: int, title: str) -> None:
         """Collect a table's statistics; what cannot be collected is noted, since nothing of the dump is lost by it."""
-        self._subject = f"{schema}.{name}"
+        self._subject = title
         try:
-            self.connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, name)))
+            # As bytes, for a name may be of no encoding that Python has, and each session may have another one.
+            for row in self.connection.execute(_NAME_OF + str(oid).encode()).fetchall():
+                self.connection.execute(b"ANALYZE " + row[0])
         except psycopg.Error as error:
             if error.sqlstate is None:
                 raise explain(error, what=f"collecting statistics of {self._subject}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from recovery.errors import printable
 from recovery.loading.pool import Pool, Work
 from recovery.progress import Progress, ProgressEvent
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from recovery.loading.session import Session
 
 _TABLES = """
-SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+SELECT c.oid::pg_catalog.int8, pg_catalog.textsend(pg_catalog.format('%I.%I', n.nspname, c.relname))
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
                     AND d.objid = c.oid AND d.deptype = 'e')
@@ -30,8 +32,9 @@ def collect(sessions: Sequence[Session], settings: Mapping[str, Statement], prog
     pool = Pool(sessions)
     try:
         found = sessions[0].connection.execute(_TABLES).fetchall()
-        for schema, name in found:
-            pool.submit(Work(f"ANALYZE {schema}.{name}", {}, _analyze(schema, name), settings))
+        for oid, name in found:
+            title = printable(name.decode("utf-8", "backslashreplace"))
+            pool.submit(Work(f"ANALYZE {title}", {}, _analyze(oid, title), settings))
 
         def report() -> None:
             progress(ProgressEvent("analyze", len(found) - pool.left, len(found), "tables", ", ".join(pool.names)))
@@ -41,5 +44,5 @@ def collect(sessions: Sequence[Session], settings: Mapping[str, Statement], prog
         pool.close()
 
 
-def _analyze(schema: str, name: str) -> Callable[[Session], None]:
-    return lambda session: session.analyze(schema, name)
+def _analyze(oid: int, title: str) -> Callable[[Session], None]:
+    return lambda session: session.analyze(oid, title)

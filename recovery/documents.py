@@ -16,6 +16,7 @@ from recovery.space import Space  # as above
 
 if TYPE_CHECKING:
     from recovery.dumps.catalogue import Backup
+    from recovery.errors import RecoveryError
 
 
 class _Part(pydantic.BaseModel):
@@ -28,6 +29,15 @@ class _Document(_Part):
     def document(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return self.model_dump(mode="json")
+
+
+class Failure(_Part):
+    """What went wrong: `code` is the exit code."""
+
+    message: str
+    detail: str | None
+    hint: str | None
+    code: int
 
 
 class BackupRow(_Part):
@@ -62,12 +72,13 @@ class ShownDocument(_Document):
 
 class RereadDocument(_Document):
     """`recovery backups verify`: `readable` when the content is whole and, where there is a manifest, what that says;
-    `reread.problems` tells what is not.
+    `reread.problems` tells what is not, and `error` is what any failed command has.
     """
 
     backup: BackupRow
     readable: bool
     reread: Reread
+    error: Failure | None
 
 
 class PrunedPlace(_Part):
@@ -105,19 +116,15 @@ class CleanedDocument(_Document):
     dropped: list[str]
 
 
-class Failure(_Part):
-    """What went wrong: `code` is the exit code."""
-
-    message: str
-    detail: str | None
-    hint: str | None
-    code: int
-
-
 class ErrorDocument(_Document):
     """Any command that failed before it had a document to print."""
 
     error: Failure
+
+
+def failure(problem: RecoveryError) -> Failure:
+    """Return what a document says of an error."""
+    return Failure(message=problem.message, detail=problem.detail, hint=problem.hint, code=problem.exit_code)
 
 
 def row(backup: Backup) -> BackupRow:

@@ -39,9 +39,19 @@ MODELS: dict[str, type[pydantic.BaseModel]] = {
 
 def schema(name: str) -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of a document, as it is written out."""
+    made = MODELS[name].model_json_schema(mode="serialization", by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_one_line(made)}
+
+
+def _one_line(part: Any) -> Any:
+    """The same with every description in one line: how a docstring is wrapped is nobody's contract."""
+    if isinstance(part, list):
+        return [_one_line(item) for item in part]
+    if not isinstance(part, dict):
+        return part
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **MODELS[name].model_json_schema(mode="serialization", by_alias=True),
+        key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _one_line(value)
+        for key, value in part.items()
     }
 
 

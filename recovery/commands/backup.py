@@ -14,7 +14,7 @@ from recovery.clients import Clients, refuse_foreign_account
 from recovery.commands.addresses import database_of, refuse_password
 from recovery.commands.pruning import prune_backups
 from recovery.commands.shared import Session, session
-from recovery.documents import CleanedDocument, RereadDocument, RestorePlanDocument, row
+from recovery.documents import CleanedDocument, RereadDocument, RestorePlanDocument, failure, row
 from recovery.dumps import names
 from recovery.dumps.catalogue import Backup, find_backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
@@ -180,14 +180,20 @@ def verify_backup(
     found, clients = _backups(here, region, on_this_machine=on_this_machine)
     backup = find_backup(found, wanted)
     reread = reread_backup(backup, s3=clients("s3") if clients else None, progress=_progress(here))
-    if here.screen.as_json:
-        here.screen.document(RereadDocument(backup=row(backup), readable=reread.good, reread=reread).document())
+    problem = None
     if not reread.good:
-        raise CheckFailedError(
+        problem = CheckFailedError(
             f"{backup.address} is not a good backup: {reread.problems[0]}.",
             detail="; ".join(reread.problems[1:]) or None,
             hint="Use another copy (the other region's, or --here), or an older backup: recovery backups list.",
         )
+    if here.screen.as_json:
+        said = failure(problem) if problem else None
+        here.screen.document(
+            RereadDocument(backup=row(backup), readable=reread.good, reread=reread, error=said).document()
+        )
+    if problem is not None:
+        raise problem
     here.screen.text(
         f"{backup.address} is whole and what its manifest says: {reread.size} bytes, SHA-256 {reread.sha256}, "
         f"{reread.rows} rows in {reread.tables} tables"

@@ -169,6 +169,7 @@ def test_verifying_a_backup_reads_its_content_and_not_only_the_listing(operator:
     bad = operator.run("--json", "backups", "verify", "--here")
     assert (bad.code, bad.document["readable"]) == (1, False)
     assert any("SHA-256" in problem for problem in bad.document["reread"]["problems"])
+    assert bad.document["error"]["code"] == 1
 
 
 def test_an_unsealed_backup_is_listed_with_its_problem_beside_the_sealed_ones(

@@ -57,6 +57,15 @@ class Folder:
 
     path: Path
 
+    def clear(self) -> None:
+        """Remove what a killed backup left half written; only while holding the folder's lock."""
+        try:
+            for entry in self.path.glob(".*.partial"):
+                if names.split(entry.name[1:].removesuffix(".partial")) is not None:
+                    entry.unlink(missing_ok=True)
+        except OSError as error:
+            raise _folder_error(self.path, error) from error
+
     def taken(self, identifier: str) -> bool:
         return any(
             (self.path / (identifier + suffix)).exists() for suffix in (names.DUMP_SUFFIX, names.MANIFEST_SUFFIX)

@@ -84,7 +84,9 @@ def take_backup(
         bucket_lock: BucketLock | None = None
         if local_dir is not None:
             held.enter_context(folder_lock(local_dir))
-            places.append(Folder(local_dir))
+            folder = Folder(local_dir)
+            folder.clear()
+            places.append(folder)
         if bucket is not None:
             bucket_lock = held.enter_context(BucketLock(s3, bucket, prefix))
             retain = dt.datetime.now(dt.UTC) + options.retention if has_object_lock(s3, bucket) else None

@@ -281,3 +281,20 @@ COMMENT ON AGGREGATE collect(point) IS 'agg';
 COMMENT ON SEQUENCE never_called IS 'seq';
 COMMENT ON VIEW grouped IS 'view';
 COMMENT ON MATERIALIZED VIEW z_first IS 'mv';
+
+-- every type's edge values; the bundled servers are built without xml
+CREATE TABLE edges (id int, i2 int2, i8 int8, n numeric, f4 float4, f8 float8, mo money, t text, c char(5), vc varchar(3), nm name, ch "char",
+  by bytea, b bit(5), vb varbit, bo boolean, d date, tm time, tz timetz, ts timestamp, tstz timestamptz, iv interval, u uuid, j json, jb jsonb, jp jsonpath,
+  ine inet, ci cidr, ma macaddr, m8 macaddr8, p point, l line, ls lseg, bx box, pa path, po polygon, ce circle, tv tsvector, tq tsquery, x text,
+  r int4range, mr nummultirange, dr daterange, ia int[], ta text[], sn pg_snapshot, ln pg_lsn, o oid, rc regclass, ty regtype);
+INSERT INTO edges VALUES
+(1, -32768, -9223372036854775808, 'NaN', 'NaN', 'NaN', '-92233720368547758.08', '', '', '', '', '', '', '00000', '', false, '4713-01-01 BC', '00:00', '00:00+15:59',
+ '4713-01-01 00:00 BC', '-infinity', '-178000000 years', '00000000-0000-0000-0000-000000000000', ' { "a" :1, "a":2 } ', 'null', '$', '::', '0.0.0.0/0', '00:00:00:00:00:00', '00:00:00:00:00:00:00:00',
+ '(NaN,-Infinity)', '{1,0,0}', '[(0,0),(0,0)]', '(1,1),(0,0)', '[(0,0)]', '((0,0))', '<(0,0),0>', '', '', '', 'empty', '{}', '(-infinity,infinity)', '{}', '{}', '1:1:', '0/0', 0, '-', 'int'),
+(2, 32767, 9223372036854775807, 'Infinity', 'Infinity', '-Infinity', '92233720368547758.07', E'\\.\n\\N\t\r\b\f\v\\', 'a', 'é🐘x', '"', '\', E'\\x00ff5c0a', '11111', '1', true, 'infinity', '24:00', '24:00-15:59',
+ 'infinity', '294276-12-31 23:59:59.999999+00', '178000000 years -11 mons 3 days -04:05:06.789', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '"\\u00e9\\n"', '{"é": [1e400, -0.0, "\\\\.", null, {}]}', 'strict $.a[*] ? (@ > 1)', 'ffff:ffff::1/64', '::/0', 'ff:ff:ff:ff:ff:ff', 'ff:ff:ff:ff:ff:ff:ff:ff',
+ '(1e300,-1e-300)', '{0,1,-5}', '[(1,2),(3,4)]', '(3,4),(1,2)', '((0,0),(1,1),(2,0))', '((0,0),(1,1),(2,0))', '<(1,2),3>', 'a:1A,2B ''b c'':3 ''it''''s''', '''a'' & !''b c'':*A <2> ''d''', '<a b="c;">\. &amp;</a>', '(,)', '{[1,2),(3.5,]}', '[2020-01-01,)', '[-2:0]={1,NULL,3}', '{{"a",NULL},{"NULL","\\\\"}}', '10:20:10,14', 'FFFFFFFF/FFFFFFFF', 4294967295, 'pg_class', 'm.deep'),
+(3, 0, 0, '-0.000', '-0', '1e-307', '0', E'\u200b\ufeff\u202e', E'\n', E'\\.', E'\n', E'\t', '\x5c2e', '10101', '10101', NULL, '5874897-12-31', '23:59:59.999999', '12:00:00.000001+05:30:15', '0001-01-01 00:00:00.000001 BC', '1900-01-01 00:00+00',
+ '-1 days +02:03:04.000005', NULL, '[]', '[]', NULL, '10.0.0.1', '10.0.0.0/8', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '[1,1]', NULL, NULL, '{NULL}', '{"{}","",NULL,"a,b"}', NULL, NULL, NULL, NULL, NULL);
+INSERT INTO edges (id, n, f8, f4) SELECT 100 + i, ('1e' || i)::numeric, ('1.7976931348623157e' || i)::float8, NULL FROM generate_series(-300, 300, 37) i;
+INSERT INTO edges (id, n) VALUES (9, (repeat('9', 1000) || '.' || repeat('9', 1000))::numeric);

@@ -2,7 +2,7 @@
 
 The databases are the zoo and the menagerie: every type of object that the bundled servers can hold without further
 software.  Not held by them and NOT RUN: security labels (no provider is bundled), tablespaces (a folder of the server's
-own machine), postgres_fdw, subscriptions.
+own machine), postgres_fdw, subscriptions, xml values.
 """
 
 from __future__ import annotations

@@ -168,6 +168,7 @@ def test_a_wrong_trailer_is_refused_while_loading_too(text: bytes, tmp_path: Pat
         assert "length" in str(refused_by_restore(tmp_path, target, data[:-4] + bytes(4), check_first=first))
 
 
+@pytest.mark.slow
 def test_a_member_that_is_missing_doubled_or_in_another_place_is_refused_with_a_manifest(text: bytes) -> None:
     """Without one, a missing member is found where it tears a row or a statement, which no gzip reader can know."""
     members = members_of(text, 20)
@@ -195,6 +196,7 @@ def test_the_first_and_the_last_member_are_missed_without_a_manifest_too(text: b
     assert refused(b"".join(members[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "garbage", [b"x", b"\n-- hello\n", b"\x1f", b"\x1f\x8b", b"\x1f\x8b\x08" + bytes(7), b"\0" * 600 + b"x"]
 )
@@ -225,6 +227,7 @@ def test_two_dumps_of_the_same_are_refused_by_the_server_and_nothing_is_changed(
     assert "already exists" in str(refused_by_restore(tmp_path, target, text + text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["utf-16", "utf-16-le", "zeros inside", "zeros at the end", "base64", "html", "double gzip", "utf-8-sig"]
 )

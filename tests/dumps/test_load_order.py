@@ -32,6 +32,7 @@ def restored(tmp_path: Path, dsn: str, text: bytes, **options: Any) -> Any:
     return restore(str(path), dsn, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
     [
@@ -66,6 +67,7 @@ def test_rows_whose_check_looks_at_another_table_wait_for_it(tmp_path: Path, dat
     assert query(database, "SELECT count(*) FROM b") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
@@ -88,6 +90,7 @@ def test_a_setting_in_any_wording_holds_for_the_rows_after_it(
     assert query(database, "SELECT d::text FROM t") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     ["SET client_encoding = 'LATIN1';", "SET client_encoding TO LATIN1;", "SET NAMES 'LATIN1';",
@@ -114,7 +117,7 @@ def test_a_dump_of_a_database_without_an_encoding_is_restored_as_psql_restores_i
     program = postgresql_client_folder(16)
     dump = subprocess.run([program / "pg_dump", "-d", source], check=True, capture_output=True).stdout
     restored(tmp_path, ours, dump, jobs=2)
-    command = [program / "psql", "-qX", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", theirs]
+    command = [str(program / "psql"), "-qX", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", theirs]
     subprocess.run(command, input=dump, check=True)
     dumps = [
         subprocess.run([program / "pg_dump", "-d", dsn], check=True, capture_output=True).stdout

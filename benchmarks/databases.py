@@ -37,7 +37,7 @@ def _middle(connection: psycopg.Connection[tuple[object, ...]], megabytes: int) 
                 "CREATE TABLE {} AS SELECT n::bigint AS id, (n * 7919 % 100003)::integer AS owner,"
                 " timestamptz '2026-01-01 00:00+00' + n * interval '1.7 s' AS at,"
                 " md5(n::text || {}) || ' ' || md5(n::text) AS title, (n * 31 % 1000) / 7.0::numeric(10, 4) AS score"
-                " FROM generate_series(1, {}) AS n"
+                " FROM generate_series(1::bigint, {}) AS n"
             ).format(name, sql.Literal(str(number)), sql.Literal(rows))
         )
         connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (id)").format(name))
@@ -52,7 +52,7 @@ def _indexed(connection: psycopg.Connection[tuple[object, ...]], megabytes: int)
             "CREATE TABLE entries AS SELECT n::bigint AS id, md5(n::text) AS token, md5((n / 5)::text) AS parent,"
             " (n * 7919 % 1000003)::integer AS a, (n * 104729 % 100003)::integer AS b,"
             " timestamptz '2026-01-01 00:00+00' + (n * 7907 % 9999991) * interval '1 s' AS at,"
-            " ARRAY['t' || n % 97, 't' || n % 89] AS tags FROM generate_series(1, {}) AS n"
+            " ARRAY['t' || n % 97, 't' || n % 89] AS tags FROM generate_series(1::bigint, {}) AS n"
         ).format(sql.Literal(megabytes * 1_000_000 // 133))
     )
     connection.execute("ALTER TABLE entries ADD PRIMARY KEY (id)")

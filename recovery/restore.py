@@ -115,9 +115,7 @@ def restore(
             with clock.phase("create"):
                 side = stack.enter_context(side_database(dsn, replace=replace, notes=notes))
                 rulebook = Rulebook()
-                session = Session(side.connect(), rulebook, notes)
-                stack.callback(session.close)
-                sessions = [Session(side.connect(), rulebook, notes) for _ in range(jobs)]
+                session, *sessions = _sessions(stack, side, rulebook, notes, count=jobs + 1)
                 for worker in sessions:
                     worker.use_memory(jobs)
                 for each in (session, *sessions):
@@ -158,15 +156,25 @@ def restore(
         )
 
 
+def _sessions(
+    stack: contextlib.ExitStack, side: SideDatabase, rulebook: Rulebook, notes: Notes, *, count: int
+) -> list[Session]:
+    """Open sessions in the side database; `stack` closes each, also when a later one cannot be opened."""
+    sessions: list[Session] = []
+    for _ in range(count):
+        session = Session(side.connect(), rulebook, notes)
+        stack.callback(session.close)
+        sessions.append(session)
+    return sessions
+
+
 def _collect_statistics(
     side: SideDatabase, rulebook: Rulebook, loader: Loader, notes: Notes, *, jobs: int, progress: Progress
 ) -> None:
     """Collect statistics of the restored database; the restore has succeeded, so that a failure is only noted."""
     with contextlib.ExitStack() as stack:
         try:
-            sessions = [Session(side.connect(), rulebook, notes) for _ in range(jobs)]
-            for session in sessions:
-                stack.callback(session.close)
+            sessions = _sessions(stack, side, rulebook, notes, count=jobs)
             statistics.collect(sessions, loader.settings, progress)
         except (psycopg.Error, RecoveryError) as error:
             notes.add("warning", side.target, f"no statistics, run ANALYZE or wait for autovacuum: {error}")

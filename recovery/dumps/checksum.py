@@ -157,14 +157,17 @@ def in_snapshot(
     """
     pending: queue.SimpleQueue[Item] = queue.SimpleQueue()
     first = session.connect(dsn)
+    connections = [first]
     try:
         todo = items(session.major_of(first))
         for item in todo:
             pending.put(item)
         workers = max(1, min(jobs, len(todo)))
-        connections = [first, *(session.connect(dsn) for _ in range(workers - 1))]
+        while len(connections) < workers:
+            connections.append(session.connect(dsn))
     except BaseException:
-        first.close()
+        for connection in connections:
+            connection.close()
         raise
 
     def drain(connection: psycopg.Connection[tuple[object, ...]]) -> None:

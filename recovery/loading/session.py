@@ -59,11 +59,15 @@ def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") 
         if database is not None:
             parameters["dbname"] = database
         connection = psycopg.connect(make_conninfo(**parameters), autocommit=True)
-        for setting in _SESSION_SETTINGS:
-            with contextlib.suppress(
-                psycopg.errors.UndefinedObject
-            ):  # newer than the server: then it has no such limit
-                connection.execute(setting)
+        try:
+            for setting in _SESSION_SETTINGS:
+                with contextlib.suppress(
+                    psycopg.errors.UndefinedObject
+                ):  # newer than the server: then it has no such limit
+                    connection.execute(setting)
+        except BaseException:
+            connection.close()
+            raise
     except psycopg.ProgrammingError as error:
         raise EnvironmentLacksError(
             "the address of the database cannot be understood", detail=type(error).__name__

@@ -31,8 +31,8 @@ def endpoint() -> Iterator[str]:
     home = Path(tempfile.mkdtemp(prefix="avx-", dir="/var/tmp"))
     home.chmod(0o711)
     try:
-        with embedded_cloud(_silent, home=home, port=0) as cloud, environment_of(cloud.environment):
-            yield cloud.environment["AWS_ENDPOINT_URL"]
+        with embedded_cloud(_silent, home=home, port=0) as cloud, environment_of(cloud):
+            yield cloud["AWS_ENDPOINT_URL"]
     finally:
         shutil.rmtree(home)
 

@@ -20,7 +20,7 @@ test: setup  ## every test
 
 check: setup  ## the fast lane: lint, types, tests under a minute
 	@$(BIN)/python tools/checks.py lint types
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 bench: setup  ## the benchmarks, each with its peer in the same run
 	@$(BIN)/python -m benchmarks

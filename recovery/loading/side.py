@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _MARK = "agentverse-dr"
 _LEFTOVER = re.compile(r".*_(?:restoring|replaced)_\d{14}_[0-9a-f]{6}\Z", re.DOTALL)
 _LOCK_CLASS = 0x41564452  # "AVDR": our advisory locks among everybody's
+_LOCK_SECONDS = 5.0
 _LONGEST_NAME = 63  # bytes, PostgreSQL's NAMEDATALEN - 1
 
 # What a user makes, as opposed to what every database has or an extension brought.
@@ -309,10 +310,14 @@ def _mark(role: str, target: str) -> str:
 
 
 def _lock(admin: Connection, name: str) -> None:
-    if not _try_lock(admin, name):
-        raise RefusedError(
-            f"another restore into {name} is running", hint="wait for it to end; pg_stat_activity shows its session"
-        )
+    # A busy server notices a moment late that the session of a restore that ended has gone, and with it its lock.
+    for attempt in stamina.retry_context(on=RefusedError, attempts=None, timeout=_LOCK_SECONDS, wait_max=0.5):
+        with attempt:
+            if not _try_lock(admin, name):
+                raise RefusedError(
+                    f"another restore into {name} is running",
+                    hint="wait for it to end; pg_stat_activity shows its session",
+                )
 
 
 def _try_lock(admin: Connection, name: str) -> bool:

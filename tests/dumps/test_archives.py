@@ -21,6 +21,8 @@ from recovery.dumps.source import open_dump
 from recovery.errors import BadDumpError, EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.restore import restore
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 FORMATS = {"custom": "-Fc", "tar": "-Ft", "directory": "-Fd"}
 
 ORIGINAL = """

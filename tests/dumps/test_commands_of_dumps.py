@@ -26,6 +26,8 @@ from recovery.dumps.writer import take_backup
 from recovery.restore import restore
 from recovery.space import look_at_space, rds_free
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
 

@@ -34,6 +34,8 @@ from recovery.restore import restore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 RANDOM = random.Random(20260101)  # noqa: S311  # the same positions each time
 
 

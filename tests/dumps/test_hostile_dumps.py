@@ -25,6 +25,8 @@ from recovery.restore import restore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 NASTY = (
     '"; DROP TABLE precious; --',
     "'); DROP TABLE precious; --",

@@ -33,6 +33,8 @@ from recovery.restore import restore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 RANDOM = random.Random(20260102)  # noqa: S311  # the same moments each time
 RESTORE = "import sys; from recovery.restore import restore; restore(sys.argv[1], sys.argv[2], replace=True, jobs=2)"
 BACKUP = (

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from recovery.progress import ProgressEvent
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 
 def query(dsn: str, text: str) -> Any:
     with psycopg.connect(dsn) as connection:

@@ -26,6 +26,8 @@ from recovery.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 HERE = Path(__file__).parent
 ZOO, MENAGERIE, SUPERUSERS = (
     (HERE / name).read_bytes() for name in ("zoo.sql", "menagerie.sql", "menagerie_superuser.sql")

@@ -16,6 +16,8 @@ from recovery import BackupConfig, BackupResult, BackupService, BackupStatus
 from recovery.dumps.writer import take_backup
 from recovery.errors import EnvironmentLacksError
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 # Steps 2 and 3 of the runbook's Scenario A, as they stand there.
 LIST = """
 from app.services.backup import BackupService, BackupConfig

@@ -20,6 +20,8 @@ from recovery.errors import UsageError
 from recovery.restore import restore
 from recovery.verify import RUNG_NAMES, Checks, Outcome, SampleQuery, Verification, verify
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 ORIGINAL = Path(__file__).with_name("original.sql").read_text()
 
 

@@ -25,6 +25,8 @@ from recovery.dumps.writer import Options, take_backup
 from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError, UsageError
 from recovery.progress import ProgressEvent
 
+pytestmark = pytest.mark.slow  # many restores into real servers
+
 ORIGINAL = Path(__file__).with_name("original.sql").read_text()
 
 # Without the column that inheritance moves when the table is made anew, by psql as by anybody.

@@ -25,6 +25,8 @@ from recovery.restore import restore
 if TYPE_CHECKING:
     from recovery.progress import ProgressEvent
 
+pytestmark = pytest.mark.slow  # real servers or processes in every test
+
 
 def write(tmp_path: Path, text: bytes) -> str:
     path = tmp_path / "dump.sql"

@@ -22,6 +22,8 @@ from recovery.restore import restore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow  # real servers or processes in every test
+
 CHINOOK = Path(__file__).parents[3] / "shared" / "data" / "chinook.sql.gz"
 
 SMALL = b"""

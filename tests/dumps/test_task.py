@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # real servers or processes in every test
+
 DUMP = b"CREATE TABLE public.t (v int);\nCOPY public.t (v) FROM stdin;\n1\n2\n\\.\n"
 
 

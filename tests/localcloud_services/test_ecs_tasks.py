@@ -11,6 +11,8 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
+pytestmark = pytest.mark.slow  # real servers or processes in every test
+
 REGION = "us-west-2"
 Eventually = Callable[[Callable[[], Any]], Any]
 

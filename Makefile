@@ -18,7 +18,7 @@ test: setup  ## every test
 	@$(BIN)/python tools/checks.py lint types
 	@$(BIN)/python -m pytest
 
-check: setup  ## the fast lane: lint, types, tests under a minute
+check: setup  ## the fast lane: lint, types, the quick tests; about a minute
 	@$(BIN)/python tools/checks.py lint types
 	@$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 

@@ -49,7 +49,7 @@ def _pulumi() -> Path:
     for candidate in (shutil.which("pulumi"), str(beside), os.environ.get("AGENTVERSE_PULUMI")):
         if candidate and Path(candidate).is_file():
             return Path(candidate)
-    pytest.skip("no Pulumi CLI: put one on PATH, in .venv/bin or name it in AGENTVERSE_PULUMI")
+    pytest.fail("no Pulumi CLI: put one on PATH, in .venv/bin or name it in AGENTVERSE_PULUMI")
 
 
 @pytest.fixture(scope="session")

@@ -178,6 +178,8 @@ def clean_up(home: Home) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     for draft in home.path.glob(".instance-*"):
         draft.unlink(missing_ok=True)
+    for template in home.cache.glob(".template-*"):
+        shutil.rmtree(template, ignore_errors=True)
     home.instance_file.unlink(missing_ok=True)
 
 
@@ -312,7 +314,8 @@ def _serve_until(
     on_ready: Callable[[Instance], None],
 ) -> None:
     # initdb waits for its disk and its own processor while this one imports moto.
-    threading.Thread(target=prepare_default, args=(context.home,), name="postgres-template", daemon=True).start()
+    template = threading.Thread(target=prepare_default, args=(context.home,), name="postgres-template", daemon=True)
+    template.start()
     gc.disable()  # imports make nothing but what stays: collecting meanwhile costs a quarter of their time
     from localcloud.server import Cloud  # noqa: PLC0415  # slow: the other commands do without moto
 
@@ -327,3 +330,4 @@ def _serve_until(
     finally:
         Home(path=context.home).instance_file.unlink(missing_ok=True)
         cloud.stop()
+        template.join(_STOP_SECONDS)  # its initdb writes into this home, which is left alone from here on

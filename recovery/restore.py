@@ -22,7 +22,7 @@ from recovery.loading.loader import Loader, Moment
 from recovery.loading.notes import Note, Notes
 from recovery.loading.pool import Pool
 from recovery.loading.rules import Rulebook
-from recovery.loading.session import Session, connect
+from recovery.loading.session import Session, connect, explain
 from recovery.loading.side import admin_database, drop_interrupted, side_database, target_name
 from recovery.progress import Progress, silent
 
@@ -103,7 +103,7 @@ def restore(
     jobs = jobs if jobs is not None else min(8, max(2, os.cpu_count() or 2))
     notes = Notes()
     clock = _Clock()
-    with open_dump(source, s3=s3, region=region, stdin=stdin) as dump:
+    with open_dump(source, s3=s3, region=region, stdin=stdin) as dump, _in_words(dsn):
         first = check_first if check_first is not None else dump.size <= CHECK_FIRST_BYTES
         extensions: list[str] = []
         if first:
@@ -154,6 +154,15 @@ def restore(
             server_version=facts.server_version,
             pg_dump_version=facts.pg_dump_version,
         )
+
+
+@contextlib.contextmanager
+def _in_words(dsn: str) -> Iterator[None]:
+    """Say in our words what the server says at any moment: a session may be ended between two statements, too."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise explain(error, what=f"restoring into {target_name(dsn)}") from error
 
 
 def _sessions(

@@ -1,6 +1,6 @@
 """Killed at any moment, by whatever: the target is as it was or the restore is complete, and the next one works.
 
-The moments are a sample with a fixed seed, from nothing to the time an undisturbed restore takes.
+The moments are a sample with a fixed seed, from nothing to about the time that an undisturbed restore takes.
 """
 
 from __future__ import annotations
@@ -58,6 +58,18 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> str:
     text += b"ALTER TABLE ONLY public.a\n    ADD CONSTRAINT fk FOREIGN KEY (id) REFERENCES public.b(id);\n"
     path.write_bytes(text)
     return str(path)
+
+
+@pytest.fixture
+def slow_dump(dump: str, tmp_path: Path) -> Callable[[float], str]:
+    """The same dump with a statement in it that keeps the server busy for so many seconds."""
+
+    def make(seconds: float) -> str:
+        path = tmp_path / "slow.sql"
+        path.write_bytes(Path(dump).read_bytes() + b"SELECT pg_catalog.pg_sleep(%d);\n" % seconds)
+        return str(path)
+
+    return make
 
 
 def prepare(dsn: str) -> None:
@@ -119,19 +131,42 @@ def finish(dump: str, dsn: str) -> None:
 def test_a_restore_killed_at_any_moment_leaves_the_target_as_it_was_or_complete(
     dump: str, make_database: Callable[..., str]
 ) -> None:
-    seen = []
-    for moment in sorted(RANDOM.uniform(0.3, 3.5) for _ in range(10)):
+    undisturbed = make_database()
+    prepare(undisturbed)
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", RESTORE, dump, undisturbed], check=True)
+    whole = time.monotonic() - began
+    for share in sorted(RANDOM.uniform(0.3, 1.1) for _ in range(10)):
         dsn = make_database()
         prepare(dsn)
         process = subprocess.Popen([sys.executable, "-c", RESTORE, dump, dsn])
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(moment)
+            process.wait(whole * share)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        seen.append(state(dsn))
+        seen = state(dsn)
         clean(dsn)
-        assert state(dsn) == seen[-1]
-    assert "as it was" in seen
+        assert state(dsn) == seen
+    finish(dump, dsn)
+
+
+@pytest.mark.slow
+def test_a_restore_killed_while_its_side_database_fills_leaves_the_target_as_it_was(
+    dump: str, make_database: Callable[..., str], slow_dump: Callable[[float], str]
+) -> None:
+    dsn = make_database()
+    prepare(dsn)
+    process = subprocess.Popen([sys.executable, "-c", RESTORE, slow_dump(60), dsn])
+    deadline = time.monotonic() + 60
+    while not beside(dsn):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert state(dsn) == "as it was"
+    clean(dsn)
+    assert state(dsn) == "as it was"
     finish(dump, dsn)
 
 
@@ -139,7 +174,7 @@ def test_a_restore_killed_at_any_moment_leaves_the_target_as_it_was_or_complete(
 def test_a_restore_whose_backends_are_ended_at_any_moment_says_so_or_is_complete(
     dump: str, make_database: Callable[..., str]
 ) -> None:
-    for moment in [RANDOM.uniform(0, 1.2) for _ in range(8)]:
+    for moment in [RANDOM.uniform(0, 1.2) for _ in range(16)]:
         dsn = make_database()
         prepare(dsn)
         kill = (
@@ -349,15 +384,16 @@ def test_a_backup_killed_at_any_moment_leaves_the_previous_one_the_latest_and_no
 
 
 def test_of_two_restores_into_one_target_one_is_refused_and_the_other_complete(
-    dump: str, make_database: Callable[..., str]
+    make_database: Callable[..., str], slow_dump: Callable[[float], str]
 ) -> None:
     dsn = make_database()
     prepare(dsn)
+    path = slow_dump(15)  # far longer than a restore waits for another one's lock
     outcomes: list[str] = []
 
     def run() -> None:
         try:
-            restore(dump, dsn, replace=True, jobs=2)
+            restore(path, dsn, replace=True, jobs=2)
             outcomes.append("restored")
         except RefusedError as error:
             assert "another restore" in error.message  # noqa: PT017  # in a thread

@@ -18,7 +18,7 @@ from recovery.clients import AwsError, aws_problem, refuse_foreign_account
 from recovery.environment import TAG_DRILL, TAG_MODE, Environment
 from recovery.errors import CheckFailedError, RefusedError, UsageError
 from recovery.journal import Event, Journal, is_being_written, read_journal
-from recovery.procedures.quarterly import sweep_drill
+from recovery.procedures.removal import sweep_drill
 from recovery.procedures.running import end_blackout
 from recovery.processes import end_marked
 from recovery.sweep import Sweeper

@@ -32,6 +32,10 @@ class StepNotNeededError(Exception):
     """Raised by a step that cannot go on because of a failure told elsewhere; it is recorded as skipped."""
 
 
+class StepNotRunError(Exception):
+    """Raised by a step whose work cannot be done here, with the reason; what needs the step goes on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One line of a runbook.
@@ -243,14 +247,17 @@ class Runner:
                 elif missing and not step.always:
                     self._skip(step, f"{', '.join(missing)} did not succeed")
                 elif step.not_run is not None:
-                    self._outcomes[step.name] = "not-run"
-                    self.journal.append("step-not-run", {"reason": step.not_run}, step=step.name)
+                    self._leave(step, step.not_run)
                 else:
                     self._start(step)
 
     def _skip(self, step: Step, reason: str) -> None:
         self._outcomes[step.name] = "skipped"
         self.journal.append("step-skipped", {"reason": reason}, step=step.name)
+
+    def _leave(self, step: Step, reason: str) -> None:
+        self._outcomes[step.name] = "not-run"
+        self.journal.append("step-not-run", {"reason": reason}, step=step.name)
 
     def _start(self, step: Step) -> None:
         self._running.add(step.name)
@@ -281,6 +288,8 @@ class Runner:
             self.journal.append("step-done", {"evidence": result}, step=step.name)
         elif isinstance(result, StepNotNeededError):
             self._skip(step, str(result))
+        elif isinstance(result, StepNotRunError):
+            self._leave(step, str(result))
         elif isinstance(result, RunInterruptedError) and self._cancelled.is_set():
             self._outcomes[step.name] = "interrupted"
             self.journal.append("step-interrupted", {"message": result.message}, step=step.name)

@@ -1,12 +1,13 @@
 """Whether a restore fits on the server's disk: estimated before anything is created, and NOT KNOWN where it is not.
 
 SQL does not tell how much of a disk is free.  It is known for a server on this machine, whose data folder can be
-looked at, and for an RDS instance, which CloudWatch measures.
+looked at, and for an RDS instance, which CloudWatch measures; how much an instance has in all, RDS tells.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import ipaddress
 import re
@@ -44,9 +45,18 @@ SELECT COALESCE(NULLIF((SELECT pg_catalog.pg_tablespace_location(d.dattablespace
 _STARTED = "SELECT EXTRACT(epoch FROM modification)::bigint FROM pg_catalog.pg_stat_file('postmaster.pid')"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Disk:
+    """A server's disk: bytes free and in all, None where not known, and where that comes from."""
+
+    free: int | None
+    total: int | None
+    basis: str
+
+
 class Space(pydantic.BaseModel):
-    """Bytes needed and free, None where not known; `needed_basis` and `free_basis` say where each comes from, or why
-    it is not known.
+    """Bytes needed, free and in all, None where not known; `needed_basis` and `free_basis` say where each comes from,
+    or why it is not known.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)
@@ -55,6 +65,7 @@ class Space(pydantic.BaseModel):
     needed_basis: str
     free: int | None
     free_basis: str
+    total: int | None = None
     verdict: Literal["ENOUGH", "TOO LITTLE", "NOT KNOWN"]
 
     @property
@@ -71,41 +82,72 @@ def look_at_space(dsn: str, manifest: Manifest | None, *, clients: Callable[[str
     The database that is replaced is dropped last, so its own size does not count as free.  Raises
     EnvironmentLacksError when the server does not let us in; what AWS does not tell is NOT KNOWN.
     """
-    needed, needed_basis = needed_for(manifest)
     with contextlib.closing(connect(dsn, database=admin_database(target_name(dsn)))) as connection:
         host = connection.info.host
         rds = _RDS_HOST.match(host.lower())
-        free, free_basis = (
-            rds_free(clients(rds.group(2)), rds.group(1)) if rds else _local_free(connection, host, target_name(dsn))
-        )
+        disk = rds_disk(clients(rds.group(2)), rds.group(1)) if rds else _local_disk(connection, host, target_name(dsn))
+    return compare_space(manifest.layout.uncompressed_size if manifest and manifest.layout else None, disk)
+
+
+def compare_space(text_size: int | None, disk: Disk) -> Space:
+    """Compare what a dump of so many bytes of text needs, an estimate, with what a disk has.
+
+    What is in all less than the need is too little even where nobody knows how much of it is free.
+    """
+    needed, needed_basis = needed_for(text_size)
+    most = disk.total if disk.free is None else disk.free
     verdict: Literal["ENOUGH", "TOO LITTLE", "NOT KNOWN"] = "NOT KNOWN"
-    if needed is not None and free is not None:
-        verdict = "ENOUGH" if free >= needed else "TOO LITTLE"
-    return Space(needed=needed, needed_basis=needed_basis, free=free, free_basis=free_basis, verdict=verdict)
+    if needed is not None and most is not None and most < needed:
+        verdict = "TOO LITTLE"
+    elif needed is not None and disk.free is not None:
+        verdict = "ENOUGH"
+    return Space(
+        needed=needed,
+        needed_basis=needed_basis,
+        free=disk.free,
+        free_basis=disk.basis,
+        total=disk.total,
+        verdict=verdict,
+    )
 
 
-def refuse_too_little(space: Space) -> None:
+def refuse_too_little(
+    space: Space,
+    *,
+    hint: str = "Make room or a larger disk. The need is an estimate: --ignore-space goes on in spite of it, and a "
+    "restore that runs out of disk leaves the target as it was.",
+) -> None:
     """Raise EnvironmentLacksError when there is less than the estimate."""
     if space.verdict == "TOO LITTLE":
         raise EnvironmentLacksError(
             "The server's disk is likely too small for this restore; nothing was changed.",
             detail=space.line,
-            hint="Make room or a larger disk. The need is an estimate: --ignore-space goes on in spite of it, and a "
-            "restore that runs out of disk leaves the target as it was.",
+            hint=hint,
         )
 
 
-def needed_for(manifest: Manifest | None) -> tuple[int | None, str]:
+def needed_for(text_size: int | None) -> tuple[int | None, str]:
     """Return the bytes a restored database will take, as an estimate, and what that rests on."""
-    if manifest is None or manifest.layout is None:
+    if text_size is None:
         return None, "no manifest tells how large the dump is uncompressed"
-    text = manifest.layout.uncompressed_size
-    return int(text * DATABASE_PER_TEXT), f"an estimate: {DATABASE_PER_TEXT} times the dump's {_size(text)} of text"
+    basis = f"an estimate: {DATABASE_PER_TEXT} times the dump's {_size(text_size)} of text"
+    return int(text_size * DATABASE_PER_TEXT), basis
 
 
-def rds_free(clients: Clients, identifier: str) -> tuple[int | None, str]:
-    """Return what CloudWatch last measured as free on an RDS instance, or None and what is known instead."""
+def rds_disk(clients: Clients, identifier: str) -> Disk:
+    """Return what RDS says an instance has in all and what CloudWatch last measured as free of it."""
     now = dt.datetime.now(dt.UTC)
+    try:
+        found = clients("rds").describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"]
+    except AwsError as exc:
+        return Disk(free=None, total=None, basis=f"AWS does not tell: {exc}")
+    allocated = found[0].get("AllocatedStorage")
+    total = allocated * _GIB if allocated else None
+    most = found[0].get("MaxAllocatedStorage")
+    said = f"{identifier} has {allocated} GiB in all" if allocated else f"RDS does not tell the size of {identifier}"
+    if most:
+        # RDS enlarges a disk once in six hours and by little: not what a restore can wait for.
+        said += f", and may grow by itself up to {most} GiB, more slowly than a restore fills it"
     try:
         measured = clients("cloudwatch").get_metric_statistics(
             Namespace="AWS/RDS",
@@ -118,14 +160,16 @@ def rds_free(clients: Clients, identifier: str) -> tuple[int | None, str]:
         )["Datapoints"]
         if measured:
             newest = max(measured, key=lambda point: point["Timestamp"])
-            return int(newest["Minimum"]), f"CloudWatch, {newest['Timestamp']:%H:%M} UTC"
-        found = clients("rds").describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"]
+            basis = f"CloudWatch, {newest['Timestamp']:%H:%M} UTC; {said}"
+            return Disk(free=int(newest["Minimum"]), total=total, basis=basis)
     except AwsError as exc:
-        return None, f"AWS does not tell: {exc}"
-    allocated = found[0].get("AllocatedStorage", 0)
-    most = found[0].get("MaxAllocatedStorage")
-    grows = f", growing by itself up to {most} GiB" if most else ""
-    return None, f"CloudWatch has no measurement yet; {identifier} has {allocated} GiB in all{grows}"
+        return Disk(free=None, total=total, basis=f"CloudWatch does not tell: {exc}; {said}")
+    return Disk(free=None, total=total, basis=f"CloudWatch has no measurement yet; {said}")
+
+
+def _local_disk(connection: psycopg.Connection[Any], host: str, target: str) -> Disk:
+    free, basis = _local_free(connection, host, target)
+    return Disk(free=free, total=None, basis=basis)
 
 
 def _local_free(connection: psycopg.Connection[Any], host: str, target: str) -> tuple[int | None, str]:

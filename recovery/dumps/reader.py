@@ -42,15 +42,15 @@ _RESTRICT_KEY = re.compile(r"[A-Za-z0-9]+\Z")
 class DumpReader:
     """One pass over a dump.
 
-    ``stored_done`` counts stored bytes read so far.  ``facts``, ``extensions`` and ``complete`` are final once
-    :meth:`items` is exhausted, and only then is the dump known to be whole.
+    ``stored_done`` counts stored bytes read so far, ``text_done`` those of the text.  ``facts``, ``extensions`` and
+    ``complete`` are final once :meth:`items` is exhausted, and only then is the dump known to be whole.
     """
 
     def __init__(self, source: DumpSource, manifest: Manifest | None = None) -> None:
         self._source = source
         self._manifest = manifest
         self._digest = hashlib.sha256()
-        self._lexer = Lexer(inflate(self._stored(), source.name))
+        self._lexer = Lexer(self._counted(inflate(self._stored(), source.name)))
         self._restrict_key: str | None = None
         self._databases = 0
         self._connects = 0
@@ -60,6 +60,7 @@ class DumpReader:
         self._parents: dict[tuple[str, str], tuple[str, str]] = {}
         self._sequences: dict[tuple[str, str], tuple[int, bool]] = {}
         self.stored_done = 0
+        self.text_done = 0
         self.statements = 0
         self.extensions: list[str] = []
 
@@ -116,6 +117,11 @@ class DumpReader:
         for chunk in hashed(chunks, self._digest) if self._manifest is not None else chunks:
             self.stored_done += len(chunk)
             yield chunk
+
+    def _counted(self, text: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in text:
+            self.text_done += len(piece)
+            yield piece
 
     def _refuse_size(self) -> None:
         if self._manifest is not None and self._source.size != self._manifest.size:

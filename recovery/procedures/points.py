@@ -23,11 +23,15 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryPoint:
-    """A dump in the DR bucket. Without a manifest `snapshot_time` is unknown; `given` tells it was handed over."""
+    """A dump in the DR bucket. Without a manifest `snapshot_time` is unknown; `given` tells it was handed over.
+
+    `size` in bytes, `text_size` those of its text uncompressed, None where nobody counted them.
+    """
 
     bucket: str
     key: str
     size: int
+    text_size: int | None
     manifest_key: str | None
     snapshot_time: datetime | None
     backup_id: str
@@ -55,6 +59,7 @@ def newest_point(clients: Clients, bucket: str) -> RecoveryPoint:
         bucket=bucket,
         key=key,
         size=backup.size,
+        text_size=backup.manifest.layout.uncompressed_size if backup.manifest and backup.manifest.layout else None,
         manifest_key=backup.manifest_address.removeprefix(f"s3://{bucket}/"),
         snapshot_time=backup.manifest.snapshot_time if backup.manifest else None,
         backup_id=backup.backup_id,
@@ -71,13 +76,20 @@ def given_point(
     """
     progress(f"checking {dump}")
     with open_dump(dump, region=clients.region) as source:
-        check(source)
+        text_size = check(source).text_done
     name = PurePosixPath(dump).name
     key = f"drills/{drill_id}/{name}"
     progress(f"sending it to s3://{bucket}/{key}")
     size = _send(clients, dump, bucket, key)
     return RecoveryPoint(
-        bucket=bucket, key=key, size=size, manifest_key=None, snapshot_time=None, backup_id=name, given=True
+        bucket=bucket,
+        key=key,
+        size=size,
+        text_size=text_size,
+        manifest_key=None,
+        snapshot_time=None,
+        backup_id=name,
+        given=True,
     )
 
 

@@ -19,8 +19,9 @@ from recovery.places import DatabasePlace, TaskPlace, find_database, find_task_p
 from recovery.procedures import points
 from recovery.procedures.board import ResourceBoard
 from recovery.procedures.commands import ping_command, restore_command, verify_command
-from recovery.runbook import Evidence, Runbook, Step, StepContext, StepNotNeededError
-from recovery.sweep import Sweeper
+from recovery.procedures.removal import sweep_drill
+from recovery.runbook import Evidence, Runbook, Step, StepContext, StepNotNeededError, StepNotRunError
+from recovery.space import compare_space, rds_disk, refuse_too_little
 from recovery.tasks import run_task
 
 if TYPE_CHECKING:
@@ -126,11 +127,19 @@ class QuarterlyDrill:
                 timeout=HOUR,
             ),
             Step(
+                name="space",
+                title="Check that the database's disk holds the restore",
+                run=self._check_space,
+                needs=("recovery-point", "database"),
+                phase="database",
+                timeout=300,
+            ),
+            Step(
                 name="restore",
                 title="Restore the recovery point",
                 run=self._restore,
                 where="task",
-                needs=("recovery-point", "database", "network"),
+                needs=("recovery-point", "space", "network"),
                 phase="database",
                 timeout=24 * HOUR,
             ),
@@ -341,6 +350,19 @@ class QuarterlyDrill:
 
     # --- recovery and proof
 
+    def _check_space(self, _context: StepContext) -> Evidence:
+        """Ask what only this side may: the task's role has no RDS and no CloudWatch, and its network no way there."""
+        point, database = _known(self._point, "recovery point"), _known(self._database, "database")
+        space = compare_space(point.text_size, rds_disk(self._clients, database.identifier))
+        refuse_too_little(
+            space,
+            hint="Set agentverse-dr:databaseStorageGb in Pulumi.dr.yaml; the need is an estimate, and a restore that "
+            "runs out of disk has cost its hours.",
+        )
+        if space.verdict == "NOT KNOWN":
+            raise StepNotRunError(space.line)
+        return {"summary": space.line, **space.model_dump()}
+
     def _restore(self, context: StepContext) -> Evidence:
         point = _known(self._point, "recovery point")
         command = restore_command(point, _known(self._database, "database"), self._clients.region)
@@ -435,30 +457,6 @@ class QuarterlyDrill:
         return sweep_drill(
             self._clients, self._settings, self._id, self.environment, lambda text: context.progress(text, every=0)
         )
-
-
-def sweep_drill(
-    clients: Clients, settings: Settings, drill_id: str, environment: Environment, note: Callable[[str], None]
-) -> Evidence:
-    """Remove what is left of a drill, its uploaded dump included, and forget its stack once nothing is.
-
-    Raises CheckFailedError naming what could not be removed.
-    """
-    found, left = Sweeper(clients, drill_id, settings.platform.environment).sweep(note)
-    removed = points.remove_given(clients, settings.platform.dr_backups_bucket, drill_id)
-    if left:
-        raise CheckFailedError(
-            f"{len(left)} things of drill {drill_id} are left.",
-            detail="; ".join(item.describe() for item in left),
-            hint=f"Try again later with: recovery environment down {drill_id}",
-        )
-    environment.forget()
-    return {
-        "summary": "nothing is left" + (f" ({len(found)} leftovers removed)" if found else ""),
-        "found": [item.describe() for item in found],
-        "left": [],
-        "dump_versions_removed": removed,
-    }
 
 
 def _known(value: T | None, what: str) -> T:

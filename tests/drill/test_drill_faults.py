@@ -8,11 +8,15 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
+from recovery.dumps.catalogue import METADATA_ID, list_backups, newest_sealed
 
 if TYPE_CHECKING:
     from conftest import Cloud
@@ -80,6 +84,43 @@ def test_a_bad_dump_is_found_before_anything_is_built(
     assert done.returncode in {1, 2, 4}, done.stderr
     assert words.lower() in (done.stderr + done.stdout).lower()
     assert "Traceback" not in done.stderr
+    assert cloud.leftovers() == []
+
+
+@pytest.fixture
+def enormous(cloud: Cloud) -> Iterator[str]:
+    """A sealed backup in the DR region, newer than all others, whose manifest speaks of ten terabytes of text."""
+    s3, bucket = cloud.client("s3"), "agentverse-backups-dr"
+    newest = newest_sealed(list_backups(s3, bucket))
+    assert newest.manifest is not None
+    assert newest.manifest.layout is not None
+    now = datetime.now(UTC)
+    name = f"db_full_{now:%Y%m%d_%H%M%S}"
+    layout = newest.manifest.layout.model_copy(update={"uncompressed_size": 10**13})
+    manifest = newest.manifest.model_copy(
+        update={"backup_id": name, "filename": f"{name}.sql.gz", "snapshot_time": now, "layout": layout}
+    ).seal()
+    content = s3.get_object(Bucket=bucket, Key=newest.key)["Body"].read()
+    s3.put_object(Bucket=bucket, Key=f"db/{name}.sql.gz", Body=content, Metadata={METADATA_ID: name})
+    s3.put_object(Bucket=bucket, Key=f"db/{name}.manifest.json", Body=manifest.to_bytes())
+    yield name
+    for suffix in (".sql.gz", ".manifest.json"):
+        s3.delete_object(Bucket=bucket, Key=f"db/{name}{suffix}")
+
+
+def test_a_restore_that_is_estimated_not_to_fit_on_the_databases_disk_is_not_begun(cloud: Cloud, enormous: str) -> None:
+    done = cloud.recovery("--json", "--yes", "drill", "quarterly")
+    assert done.returncode == 4, done.stderr
+    report = json.loads(done.stdout)
+    assert report["backup"]["backup_id"] == enormous
+    failure = report["failure"]
+    assert (failure["step"], failure["code"]) == ("space", 4)
+    # Both figures, the first of them said to be what it is; and what to turn.
+    assert "about 13969.8 GiB needed (an estimate" in failure["detail"]
+    assert "has 100 GiB in all" in failure["detail"]
+    assert "databaseStorageGb" in failure["hint"]
+    outcomes = {step["name"]: step["outcome"] for step in report["steps"]}
+    assert (outcomes["restore"], outcomes["sweep"]) == ("skipped", "done")
     assert cloud.leftovers() == []
 
 

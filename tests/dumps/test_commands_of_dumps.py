@@ -24,7 +24,7 @@ from recovery.clients import Clients
 from recovery.dumps.retention import TAG
 from recovery.dumps.writer import take_backup
 from recovery.restore import restore
-from recovery.space import look_at_space, rds_free
+from recovery.space import compare_space, look_at_space, rds_disk
 
 pytestmark = pytest.mark.slow  # many restores into real servers
 
@@ -289,8 +289,11 @@ def test_an_instances_free_disk_is_what_cloudwatch_measured_and_else_not_known(s
     clients("rds").create_db_instance(
         DBInstanceIdentifier="restored", Engine="postgres", DBInstanceClass="db.t4g.micro", AllocatedStorage=20
     )
-    free, basis = rds_free(clients, "restored")
-    assert (free, "20 GiB in all" in basis) == (None, True)
+    disk = rds_disk(clients, "restored")
+    assert (disk.free, disk.total, "20 GiB in all" in disk.basis) == (None, 20 * 1024**3, True)
+    # How much of the 20 GiB is free nobody knows; that 60 GiB do not go into them is known all the same.
+    assert compare_space(1024**3, disk).verdict == "NOT KNOWN"
+    assert compare_space(40 * 1024**3, disk).verdict == "TOO LITTLE"
     boto3.client("cloudwatch", region_name="us-west-2", endpoint_url=s3_environment).put_metric_data(
         Namespace="AWS/RDS",
         MetricData=[
@@ -303,10 +306,11 @@ def test_an_instances_free_disk_is_what_cloudwatch_measured_and_else_not_known(s
             }
         ],
     )
-    free, basis = rds_free(clients, "restored")
-    assert (free, basis.startswith("CloudWatch")) == (7_000_000_000, True)
-    free, basis = rds_free(clients, "absent")
-    assert (free, basis.startswith("AWS does not tell")) == (None, True)
+    disk = rds_disk(clients, "restored")
+    assert (disk.free, disk.basis.startswith("CloudWatch")) == (7_000_000_000, True)
+    assert [compare_space(text, disk).verdict for text in (1_000_000_000, 7_000_000_000)] == ["ENOUGH", "TOO LITTLE"]
+    disk = rds_disk(clients, "absent")
+    assert (disk.free, disk.total, disk.basis.startswith("AWS does not tell")) == (None, None, True)
 
 
 def test_a_warning_that_every_such_dump_gives_is_noted_as_expected(database: str, tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from recovery.errors import CheckFailedError, RecoveryError, UsageError
 from recovery.journal import Journal, read_journal, verify_chain
-from recovery.runbook import Evidence, Runbook, Runner, RunResult, Step, StepContext, StepNotNeededError
+from recovery.runbook import (
+    Evidence,
+    Runbook,
+    Runner,
+    RunResult,
+    Step,
+    StepContext,
+    StepNotNeededError,
+    StepNotRunError,
+)
 
 DRILL = "20260109-020000-1a2b"
 Run = Callable[..., RunResult]
@@ -97,6 +106,17 @@ def test_a_step_that_is_not_executed_says_why_and_stops_nobody(run: Run, journal
     result = run(Step(name="deploy", title="Deploy", not_run="there is no application"), _step("after", "deploy"))
     assert result.outcomes == {"deploy": "not-run", "after": "done"}
     assert any(event.data.get("reason") == "there is no application" for event in journal.events)
+
+
+def test_a_step_that_finds_that_it_cannot_be_done_says_why_and_stops_nobody(run: Run, journal: Journal) -> None:
+    def impossible(_context: StepContext) -> Evidence:
+        raise StepNotRunError("nobody has measured it yet")
+
+    result = run(_step("space", run=impossible), _step("restore", "space"))
+    assert (result.outcomes, result.first_failure) == ({"space": "not-run", "restore": "done"}, None)
+    assert [event.data["reason"] for event in journal.events if event.event == "step-not-run"] == [
+        "nobody has measured it yet"
+    ]
 
 
 def test_a_step_over_its_time_fails_at_its_next_checkpoint(run: Run) -> None:

@@ -13,7 +13,17 @@ import re
 from typing import TYPE_CHECKING
 
 from recovery.dumps.scan import statement_end
-from recovery.dumps.statements import CopyBlock, Item, Label, PsqlCommand, Statement, codec_of, read_copy
+from recovery.dumps.statements import (
+    CopyBlock,
+    Inserts,
+    Item,
+    Label,
+    PsqlCommand,
+    Statement,
+    codec_of,
+    read_copy,
+    table_name,
+)
 from recovery.dumps.window import Window
 
 if TYPE_CHECKING:
@@ -55,7 +65,10 @@ class Lexer:
         self.pg_dump_version: str | None = None
 
     def items(self) -> Iterator[Item]:
-        """Yield everything in order.  Raises BadDumpError at what is cut off or cannot be understood."""
+        """Yield everything in order, INSERTs that belong together as one item.
+
+        Raises BadDumpError at what is cut off or cannot be understood.
+        """
         while self._skip_to_next():
             if self._window.buffer[self._window.start : self._window.start + 1] == b"\\":
                 yield self._psql_command()
@@ -142,7 +155,12 @@ class Lexer:
 
     def _statement(self) -> Statement:
         line = self._window.line
+        if self._plain_strings and (inserts := Inserts.match(self._window.buffer, self._window.start)) is not None:
+            table = table_name(inserts["table"], self.codec)
+            return Inserts(self._window.consume(inserts.end()), line, self._label, table=table)
         text = self._window.consume(statement_end(self._window, plain_strings=self._plain_strings))
+        if len(text) > _LONG_ROW_BYTES:
+            self._window.let_go()
         return Statement(text, line, self._label)
 
     def _note_settings(self, text: bytes) -> None:
@@ -223,10 +241,10 @@ class Lexer:
         r"""Position of the ``\.`` line, None when it is not in the buffer."""
         position = self._window.start
         if not at_row_start or not self._window.buffer.startswith(b"\\.", position):
-            found = self._window.buffer.find(b"\n\\.", position)
-            if found < 0:
+            # Most pieces hold no end, and that rfind says two to three times as fast as find.
+            if self._window.buffer.rfind(b"\n\\.", position) < 0:
                 return None
-            position = found + 1
+            position = self._window.buffer.find(b"\n\\.", position) + 1
         while len(self._window.buffer) < position + 4:
             offset = position - self._window.start
             more = self._window.fill()

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from recovery.dumps.window import Window
 
-# PostgreSQL refuses a query string of 1 GB; half of it leaves room for the copies made on the way.
-MAX_STATEMENT_BYTES = 512 * 1024 * 1024
+# A statement is sent in one piece and therefore held whole.  With COPY the longest is a function's body.  With
+# --inserts it is a row: one of 100 MB of bytes is 200 MB of digits, and PostgreSQL, which refuses a message of 1 GB,
+# makes several copies of it.  A longer one is more likely a trap for memory than a dump that anyone has restored.
+MAX_STATEMENT_BYTES = 256 * 1024 * 1024
 
 _SPECIAL = re.compile(rb"""['"$;()\\\0]|--|/\*""")
 _SPECIAL_IN_ROUTINE = re.compile(
@@ -100,7 +102,10 @@ class _Scan:
     def _more(self, inside: str) -> None:
         window = self._window
         if window.waiting > MAX_STATEMENT_BYTES:
-            raise window.bad(f"a statement of more than {MAX_STATEMENT_BYTES:,} bytes")
+            raise window.bad(
+                f"a statement of more than {MAX_STATEMENT_BYTES:,} bytes",
+                hint="dump again with COPY, without --inserts and --rows-per-insert: its rows have no such limit",
+            )
         if not window.fill():
             raise window.cut_off(inside, window.line)
 

@@ -26,6 +26,21 @@ _COPY = re.compile(
 )
 _PART = re.compile(IDENTIFIER)
 
+# An INSERT of nothing but literals as pg_dump --inserts writes it, where a backslash in a string is one.  It calls
+# nothing and reads nothing, and what it needs is its table.
+_VALUE = rb"(?:B?'[^']*+(?:''[^']*+)*+'|-?[0-9]++(?:\.[0-9]*+)?(?:[eE][+-]?[0-9]++)?|NULL|DEFAULT|true|false)"
+_ROW = rb"\(" + _VALUE + rb"(?:, " + _VALUE + rb")*+\)"
+_INTO = (
+    rb" (?:\(" + IDENTIFIER + rb"(?:, " + IDENTIFIER + rb")*+\) )?(?:OVERRIDING SYSTEM VALUE )?"
+    rb"(?:VALUES\s++" + _ROW + rb"(?:,\s*+" + _ROW + rb")*+|DEFAULT VALUES)(?:\s++ON CONFLICT DO NOTHING)?;"
+)
+_INSERTS = re.compile(
+    rb"INSERT INTO (?P<table>" + QUALIFIED + rb")" + _INTO + rb"(?:\s*+INSERT INTO (?P=table)" + _INTO + rb")*+"
+)
+_INSERT = re.compile(rb"INSERT INTO (?P<table>" + QUALIFIED + rb")" + _INTO)
+# So much of them is one message to the server, which holds what it has made of a message's text until its end.
+_INSERTS_BYTES = 256 * 1024
+
 # PostgreSQL's name of a client encoding -> Python's; every other one is read as UTF-8 with escapes for what is not.
 _CODECS = {
     b"UTF8": "utf-8",
@@ -78,6 +93,36 @@ class Statement:
             return str(self.label)
         words = " ".join(self.text[:80].decode("utf-8", "backslashreplace").split())
         return printable(words if len(words) < 70 else words[:67] + "...")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inserts(Statement):
+    """One or more INSERTs of nothing but literals into one table, with the white space between them."""
+
+    table: TableName
+
+    @classmethod
+    def match(cls, buffer: bytes, start: int) -> re.Match[bytes] | None:
+        """Find as many as go together at ``start``; the text must be one where backslashes in strings are plain."""
+        return _INSERTS.match(buffer, start, start + _INSERTS_BYTES) or _INSERT.match(buffer, start)
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return sum(1 for _ in _INSERT.finditer(self.text))
+
+    @property
+    def passes_over_conflicts(self) -> bool:
+        """Whether any row may be left out for one that came before, so that their order matters."""
+        return b"ON CONFLICT DO NOTHING;" in self.text
+
+    def each(self) -> Iterator[Statement]:
+        """Yield the INSERTs one by one, each with its line."""
+        line, start = self.line, 0
+        for found in _INSERT.finditer(self.text):
+            line += self.text.count(b"\n", start, found.start())
+            start = found.start()
+            yield Statement(found.group(), line, self.label)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # A line that is read whole is a comment or a psql command; more than this is no such thing, but a trap for memory.
 MAX_LINE_BYTES = 16 * 1024 * 1024
+# From here on what waits grows by a quarter instead of doubling: still linear, with less of it twice in memory.
+_LARGE_BYTES = 16 * 1024 * 1024
 
 
 class Window:
@@ -34,12 +36,14 @@ class Window:
         return len(self.buffer) - self.start
 
     def fill(self) -> bool:
-        """Get more text, at least as much as is waiting so that growth stays linear; False when there is none."""
+        """Get more text, in proportion to what is waiting so that growth stays linear; False when there is none."""
         if self.ended:
             return False
         pieces = [self.buffer[self.start :] if self.start else self.buffer]
         self.start = 0
         wanted, got = len(pieces[0]), 0
+        if wanted > _LARGE_BYTES:
+            wanted //= 4
         for piece in self._text:
             if piece:
                 pieces.append(piece)
@@ -57,6 +61,11 @@ class Window:
         self.start = end
         self.line += taken.count(b"\n")
         return taken
+
+    def let_go(self) -> None:
+        """Keep nothing in memory that is handed out.  Positions are no longer good."""
+        self.buffer = self.buffer[self.start :]
+        self.start = 0
 
     def line_end(self) -> int:
         """Position of the next newline, or the end of the text when its last line has none.

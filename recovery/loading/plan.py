@@ -53,7 +53,8 @@ _DEFERRED = re.compile(
     rb"|ALTER INDEX " + QUALIFIED + rb" ALTER COLUMN \d+ SET STATISTICS "
     rb"|ALTER TABLE (?:ONLY )?" + QUALIFIED + rb" (?:CLUSTER ON|REPLICA IDENTITY USING INDEX) "
     rb"|CREATE (?:CONSTRAINT )?TRIGGER " + IDENTIFIER + rb" (?:BEFORE|AFTER|INSTEAD OF) "
-    rb"|CREATE STATISTICS )"
+    rb"|CREATE STATISTICS "
+    rb"|SELECT \* FROM pg_catalog\.pg_restore_(?:relation|attribute|extended)_stats\()"
 )
 _BESIDE = re.compile(rb"SELECT pg_catalog\.setval\('(?:[^']|'')+', -?\d+, (?:true|false)\);\Z")
 _SETTING = re.compile(rb"SET (?!LOCAL|SESSION|ROLE|TRANSACTION|CONSTRAINTS)([a-z_]+) = [^;]*;\Z")

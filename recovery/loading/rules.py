@@ -112,6 +112,44 @@ _LOSABLE = _pattern(
 )
 
 
+# Statements that do not go without the roles they name: a policy for other roles, or none, would show other rows.
+_NAMES_ROLES = _pattern(rb"(?:CREATE|ALTER)\s+(?:POLICY|USER\s+MAPPING|SCHEMA)\s")
+_MISSING_ROLE = re.compile(r'role (".+") does not exist')
+_UNDEFINED_TABLE = "42P01"
+_UNDEFINED_SCHEMA = "3F000"
+_WITH_DATA = _pattern(rb"(?:COPY|INSERT|ALTER\s+TABLE|SELECT\s+pg_catalog\.setval|CREATE\s+(?:UNIQUE\s+)?INDEX)\b")
+
+
+def hint(statement: Statement, error: psycopg.Error, user: str, *, acting: bool = False) -> str | None:
+    """Return what to do about a failure that no rule excuses, None where only the server may know.
+
+    ``user`` is the role the statement ran as, ``acting`` whether the dump chose it.
+    """
+    state = error.sqlstate
+    missing = _MISSING_ROLE.search(error.diag.message_primary or "")
+    if missing is not None and _NAMES_ROLES.match(statement.text):
+        return (
+            f"the server has no role {missing.group(1)}: create it, or run the globals that `recovery backup` wrote"
+            " beside the dump, `psql -X -f BACKUP.globals.sql`, as a role that may create roles; then restore again"
+        )
+    if state == _NO_PRIVILEGE and acting:
+        return (
+            f"the dump does this as the role {user}, which may not: grant it what it needs on the target (`GRANT CREATE"
+            " ON DATABASE` there is carried over), or dump without --use-set-session-authorization"
+        )
+    if state == _NO_PRIVILEGE:
+        return (
+            f"the role {user} may not do this: restore as a role that may, or drop the object at the source, or leave"
+            " it out of the dump"
+        )
+    if state in {_UNDEFINED_TABLE, _UNDEFINED_SCHEMA} and _WITH_DATA.match(statement.text):
+        return (
+            "a dump of the data or of one section alone needs what comes before it: put the pieces together in order,"
+            " as in `cat pre-data.sql data.sql post-data.sql`, and restore that"
+        )
+    return None
+
+
 # A privilege that came with 17; a GRANT that names it among others is refused as a whole by an older server.
 _FIRST_WITH_MAINTAIN = 170000
 _MAINTAIN = re.compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,18 @@ class DatabaseState:
         if self.tablespace != "pg_default":
             clauses.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(self.tablespace)))
         return sql.SQL(" ").join(clauses)
+
+    def let_create(self, admin: Connection, database: str) -> None:
+        """Let those create in ``database`` who may in this one: a dump may act as them (SET SESSION AUTHORIZATION)."""
+        for grantee, privilege, _ in self.grants or ():
+            if privilege == "CREATE":
+                # Whoever may not grant is told so when all of the state is applied.
+                with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                    admin.execute(
+                        sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+                            sql.Identifier(database), sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee)
+                        )
+                    )
 
     def apply(self, admin: Connection, database: str, notes: Notes) -> None:
         """Give ``database`` this state; what the role may not set is noted."""

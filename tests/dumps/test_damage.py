@@ -325,7 +325,7 @@ def test_a_bomb_is_refused_in_bounded_memory(tmp_path: Path, name: str) -> None:
         "try:\n    check(open_dump(sys.argv[1]))\n"
         "except BadDumpError:\n    sys.exit(9)\n"
     )
-    limit = 2200 if name in {"a string", "a name", "words"} else 600
+    limit = 1000 if name in {"a string", "a name", "words"} else 600
     done = subprocess.run([sys.executable, "-c", code, path, str(limit)], check=False, capture_output=True, text=True)
     assert done.returncode == 9, done.stderr[-2000:]
 

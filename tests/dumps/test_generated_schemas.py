@@ -108,7 +108,7 @@ class Script:
                 text = self.pick("xé表🐘") * 63
             case _:
                 text = "n"
-        text = text.encode()[: 63 - len(number)].decode("utf-8", "ignore") + number
+        text = str(text).encode()[: 63 - len(number)].decode("utf-8", "ignore") + number
         return '"' + text.replace('"', '""') + '"'
 
     def qualified(self) -> str:
@@ -492,7 +492,7 @@ def test_any_schema_with_its_rows_is_restored_as_psql_restores_it(
     source, ours, theirs = make(), make(), make()
     refused = execute(source, script)
     note("\n".join(f"{statement};" for statement in script))
-    assert len(refused) < len(script) / 3, refused
+    assert len(refused) < len(script) * 2 / 3, refused
     (tmp_path / "dump.sql").write_bytes(dump := run("pg_dump", source))
     result = restore(str(tmp_path / "dump.sql"), ours, jobs=jobs)
     run("psql", theirs, "-qX", "-o", os.devnull, text=dump)

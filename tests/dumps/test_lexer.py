@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recovery.dumps.lexer import Lexer
-from recovery.dumps.statements import CopyBlock, PsqlCommand, Statement
+from recovery.dumps.statements import CopyBlock, Inserts, PsqlCommand, Statement
 from recovery.errors import BadDumpError
 
 Flat = tuple[str, bytes, bytes]
@@ -23,6 +23,8 @@ def read(*pieces: bytes) -> list[Flat]:
             found.append(("copy", item.statement.text, data))
         elif isinstance(item, PsqlCommand):
             found.append(("psql", f"{item.name} {item.argument}".encode(), b""))
+        elif isinstance(item, Inserts):
+            found += [("sql", insert.text, b"") for insert in item.each()]
         else:
             found.append(("sql", item.text, b""))
     return found
@@ -175,6 +177,24 @@ def test_what_cannot_be_cut_for_certain_is_refused(text: bytes, why: str) -> Non
         read(text)
 
 
+def test_inserts_of_literals_into_one_table_come_together_and_each_knows_its_line() -> None:
+    rows = [b"INSERT INTO s.t VALUES (%d, 'a;\n''b', NULL, -1.5);" % number for number in range(6000)]
+    other = (
+        b'INSERT INTO s."t t" (a, "B;") OVERRIDING SYSTEM VALUE VALUES\n'
+        b"\t(1, '\\'),\n\t(2, DEFAULT)\n\tON CONFLICT DO NOTHING;"
+    )
+    computed = [b"INSERT INTO s.t VALUES (f(1));", b"INSERT INTO s.t SELECT 1;", b"INSERT INTO s.t VALUES (E'\\'');"]
+    items = list(Lexer(iter([b"\n\n".join([*rows, other, *computed])])).items())
+    runs = [item for item in items if isinstance(item, Inserts)]
+    assert [insert.text for run in runs for insert in run.each()] == [*rows, other]
+    assert [insert.line for run in runs[:-1] for insert in run.each()] == [1 + 3 * number for number in range(6000)]
+    assert [run.table.name for run in runs] == ["t"] * (len(runs) - 1) + ["t t"]
+    assert len(runs) < 10
+    assert max(len(run.text) for run in runs) <= 256 * 1024
+    assert [run.passes_over_conflicts for run in runs[-2:]] == [False, True]
+    assert [item.text for item in items[len(runs) :] if isinstance(item, Statement)] == computed
+
+
 def test_a_row_longer_than_any_piece_passes_through_in_pieces() -> None:
     row = b"x" * 30_000_000
     sizes: list[int] = []
@@ -191,6 +211,15 @@ def test_a_row_longer_than_any_piece_passes_through_in_pieces() -> None:
             assert item.rows == 3
     assert sum(sizes) == len(row) + len(b"first\n\nlast\n")
     assert max(sizes) < 20_000_000
+
+
+def test_a_statement_too_long_to_be_held_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recovery.dumps.scan.MAX_STATEMENT_BYTES", 1_000_000)
+    pieces = [b"INSERT INTO t VALUES ('", *[b"x" * 100_000] * 30, b"');\n"]
+    with pytest.raises(BadDumpError, match="more than 1,000,000 bytes") as refused:
+        read(*pieces)
+    assert "COPY" in str(refused.value.hint)
+    assert read(*pieces[:8], pieces[-1])[0][0] == "sql"
 
 
 WORD = st.text("abcXYZ_é", min_size=1, max_size=5).map(str.encode)
@@ -210,6 +239,15 @@ ROW = st.text("ab;'\"$\t", max_size=9).map(str.encode).map(lambda row: row + b"\
 COPY = st.tuples(WORD, st.lists(ROW, max_size=6)).map(
     lambda made: ("copy", b"COPY public." + made[0] + b" (a, b) FROM stdin;", b"".join(made[1]))
 )
+VALUE = st.one_of(
+    st.sampled_from(
+        [b"1", b"-1.5e+22", b"NULL", b"true", b"DEFAULT", b"B'101'", b"E'\\';'", b"f(';')", b"1 --;\n", b"'a'\n'b'"]
+    ),
+    ANYTHING.map(lambda text: b"'" + text.replace(b"'", b"''") + b"'"),
+)
+INSERT = st.tuples(st.sampled_from([b"t", b"tt", b'"a;b"']), st.lists(VALUE, min_size=1, max_size=4)).map(
+    lambda made: ("sql", b"INSERT INTO public." + made[0] + b" VALUES (" + b", ".join(made[1]) + b");", b"")
+)
 BETWEEN = st.sampled_from([b"\n", b"\n\n--\n-- it's; a comment\n--\n\n", b" /* ' ; */\n", b"\n-- $$ \\ \n"])
 
 
@@ -219,7 +257,9 @@ def compose(items: list[tuple[Flat, bytes]]) -> bytes:
     )
 
 
-@given(st.lists(st.tuples(st.one_of(SQL, COPY), BETWEEN), max_size=8), st.lists(st.integers(1, 40), max_size=60))
+@given(
+    st.lists(st.tuples(st.one_of(SQL, COPY, INSERT), BETWEEN), max_size=8), st.lists(st.integers(1, 40), max_size=60)
+)
 def test_any_composition_is_cut_into_what_it_was_made_of_whatever_the_pieces(
     items: list[tuple[Flat, bytes]], cuts: list[int]
 ) -> None:

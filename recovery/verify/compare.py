@@ -6,14 +6,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recovery.dumps import checksum, describe
+from recovery.dumps import checksum
 from recovery.verify.result import Outcome
 from recovery.verify.sequences import at_or_past
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import psycopg
 
     from recovery.dumps.foreign_keys import Key
     from recovery.dumps.manifest import DatabaseState, Extension, LargeObjects, SchemaObject
@@ -225,48 +223,6 @@ def keys(expected: Mapping[tuple[str, str, str], int | None] | None, checked: li
     if unchecked:
         reason += f"; {len(unchecked)} over periods or not enforced were not checked"
     return Outcome.PASS, reason, evidence
-
-
-def collations(original: Reference, connection: psycopg.Connection[tuple[object, ...]]) -> Answer:
-    """What indexes were built with is what the server's library sorts by; the original's versions are stated."""
-    with connection.transaction():
-        now = describe.read_collations(connection)
-        stale = describe.stale_collations(connection)
-        state = describe.read_database(connection)
-    evidence: dict[str, Any] = {
-        "collations": {c.name: c.version for c in now},
-        "database": [state.provider, state.locale or state.collate, state.collation_version],
-        "stale": stale,
-    }
-    if stale:
-        reason = f"{len(stale)} collations have changed under the indexes built with them: {', '.join(stale[:5])}"
-        return Outcome.FAIL, reason, evidence
-    then = original.database_state
-    if then is None or original.collations is None:
-        return Outcome.PASS, "indexes agree with the server's rules; the original's are unknown", evidence
-    versions = {c.name: c.version for c in original.collations}
-    differing = {c.name: [versions[c.name], c.version] for c in now if _differ(versions.get(c.name), c.version)}
-    before, here = ([s.provider, _plain(s.locale or s.collate), _plain(s.ctype)] for s in (then, state))
-    if before != here:
-        differing["the database's default"] = [" ".join(map(str, before)), " ".join(map(str, here))]
-    elif _differ(then.collation_version, state.collation_version):
-        differing["the database's default"] = [then.collation_version, state.collation_version]
-    evidence["differing"] = differing
-    if differing:
-        name, (was, is_now) = next(iter(differing.items()))
-        more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
-        return Outcome.FAIL, f"text is not sorted as it was: {name} was {was}, is {is_now}{more}", evidence
-    return Outcome.PASS, "the rules are the original's", evidence
-
-
-def _differ(before: str | None, here: str | None) -> bool:
-    """Whether both versions are known and not the same: servers before 15, and the C locale, state none."""
-    return before is not None and here is not None and before != here
-
-
-def _plain(locale: str | None) -> str | None:
-    """A locale as every platform spells it: C.UTF-8 and C.utf8 are one."""
-    return None if locale is None else locale.lower().replace("-", "")
 
 
 def _rows(content: checksum.Content | None) -> int | None:

@@ -18,7 +18,7 @@ from recovery.dumps.snapshot import Snapshot, take_snapshot
 from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
 from recovery.progress import Progress, ProgressEvent, silent
 from recovery.rungs import RUNG_NAMES
-from recovery.verify import compare, indexes, reference, samples, sequences
+from recovery.verify import collations, compare, indexes, reference, samples, sequences
 from recovery.verify.result import Outcome, Rung, SampleQuery, Verification, verdict
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _TITLES = {
     "sequences": "Every sequence is at or past the original's value",
     "foreign-keys": "Every foreign key holds, by query",
     "indexes": "Heaps and B-tree indexes are sound (amcheck)",
-    "collations": "Text sorts as in the original and as its indexes were built",
+    "collations": "Text sorts as its indexes and partitions were built",
     "samples": "The sample queries return what they should",
     "freshness": "The recovery point is recent enough",
 }
@@ -139,7 +139,7 @@ class _Ladder:
             self._run("sequences", lambda: self._sequences(snapshot))
             self._run("foreign-keys", lambda: self._foreign_keys(snapshot))
             self._run("indexes", lambda: self._indexes(unchecked))
-            self._run("collations", lambda: compare.collations(self._original, snapshot.connection))
+            self._run("collations", lambda: collations.check(self._original, snapshot.connection))
             self._run("samples", lambda: self._samples(snapshot))
             self._run("freshness", lambda: self._freshness(snapshot))
         return self._rungs

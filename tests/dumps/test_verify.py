@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from machine.programs import postgresql_client_folder
 from recovery.dumps.catalogue import Backup
 from recovery.dumps.facts import DumpFacts
+from recovery.dumps.manifest import Manifest
 from recovery.dumps.writer import take_backup
 from recovery.errors import UsageError
 from recovery.restore import restore
@@ -300,23 +301,77 @@ def test_a_copy_on_a_newer_major_version_passes(
     assert [(r.name, r.reason, r.evidence) for r in found.rungs if r.outcome is Outcome.FAIL] == []
 
 
-def test_other_versions_of_the_sorting_rules_fail_with_both_versions_as_evidence(
-    make_database15: Callable[..., str], tmp_path: Path
-) -> None:
-    database = make_database15()
-    with psycopg.connect(database, autocommit=True) as connection:
+@pytest.fixture
+def sorted15(make_database15: Callable[..., str]) -> str:
+    """A database of a server with ICU, whose default collation and one column's have versions."""
+    with psycopg.connect(make_database15()) as connection:
         if connection.execute("SELECT FROM pg_collation WHERE collname = 'und-x-icu'").fetchone() is None:
             pytest.skip("this machine's PostgreSQL 15 has no ICU, and the C locale has no versions")
-        connection.execute('CREATE TABLE sorted (x text COLLATE "und-x-icu" PRIMARY KEY)')
-    manifest = take_backup(database, local_dir=tmp_path).manifest
+    database = make_database15(template="template0", locale_provider="icu", icu_locale="und")
+    run(database, "CREATE COLLATION own (provider = icu, locale = 'und')")
+    run(database, "CREATE TABLE words (x text COLLATE own PRIMARY KEY) PARTITION BY RANGE (x)")
+    run(database, "CREATE TABLE early PARTITION OF words FOR VALUES FROM ('0') TO ('9')")
+    run(database, "CREATE TABLE late PARTITION OF words DEFAULT; INSERT INTO words VALUES ('10'), ('b')")
+    return database
+
+
+def with_versions(manifest: Manifest | None, version: str) -> Manifest:
+    """The manifest of a source whose library was of another version."""
     assert manifest is not None
-    assert verify(database, manifest=manifest).rung("collations").outcome is Outcome.PASS
-    (now,) = manifest.collations or ()
-    before = manifest.model_copy(update={"collations": (now.model_copy(update={"version": "1.0"}),)}).seal()
-    found = verify(database, manifest=before).rung("collations")
+    assert manifest.collations is not None
+    assert manifest.database_state is not None
+    return manifest.model_copy(
+        update={
+            "collations": tuple(c.model_copy(update={"version": version}) for c in manifest.collations),
+            "database_state": manifest.database_state.model_copy(update={"collation_version": version}),
+        }
+    ).seal()
+
+
+def test_a_source_with_another_version_of_the_sorting_rules_passes_and_is_named_with_what_may_differ(
+    sorted15: str, tmp_path: Path
+) -> None:
+    manifest = take_backup(sorted15, local_dir=tmp_path).manifest
+    same = verify(sorted15, manifest=manifest).rung("collations")
+    assert (same.outcome, "differing" in same.evidence) == (Outcome.PASS, False)
+    found = verify(sorted15, manifest=with_versions(manifest, "1.0")).rung("collations")
+    assert found.outcome is Outcome.PASS
+    assert found.evidence["differing"].keys() == {"public.own", "the database's default"}
+    now = found.evidence["collations"]["public.own"]
+    assert f"public.own was 1.0, is {now}, and 1 more; the order of text may differ" in found.reason
+    assert (found.evidence["partitions_by_text"], found.evidence["misplaced"]) == (2, [])
+    assert any("range partition" in line for line in found.evidence["may_differ"])
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ("UPDATE pg_collation SET collversion = '1.0' WHERE collname = 'own'", "public.own"),
+        ("UPDATE pg_database SET datcollversion = '1.0' WHERE datname = current_database()", "the database's default"),
+    ],
+)
+def test_rules_that_changed_under_the_targets_own_indexes_fail(
+    sorted15: str, tmp_path: Path, change: str, name: str
+) -> None:
+    manifest = take_backup(sorted15, local_dir=tmp_path).manifest
+    run(sorted15, change)
+    found = verify(sorted15, manifest=manifest).rung("collations")
     assert found.outcome is Outcome.FAIL
-    assert found.evidence["differing"] == {"pg_catalog.und-x-icu": ["1.0", now.version]}
-    assert f"pg_catalog.und-x-icu was 1.0, is {now.version}" in found.reason
+    assert found.evidence["stale"] == [name]
+    assert f"1 collations have changed under the indexes built with them: {name}" in found.reason
+
+
+def test_rows_outside_the_bounds_of_their_partition_fail_where_the_sorting_rules_differ(
+    sorted15: str, tmp_path: Path
+) -> None:
+    manifest = take_backup(sorted15, local_dir=tmp_path).manifest
+    # 9 before 10, from now on: what a change of the library does, with its version made to look the same.
+    run(sorted15, "UPDATE pg_collation SET colliculocale = 'und-u-kn-true' WHERE collname = 'own'")
+    run(sorted15, "ALTER COLLATION own REFRESH VERSION")
+    found = verify(sorted15, manifest=with_versions(manifest, "1.0")).rung("collations")
+    assert found.outcome is Outcome.FAIL
+    assert found.evidence["misplaced"] == ["public.early"]
+    assert "rows stand outside the bounds of 1 partitions: public.early" in found.reason
 
 
 def test_another_locale_fails_and_an_unknown_version_does_not(pair: tuple[Backup, str]) -> None:

@@ -1,4 +1,4 @@
-"""What `--json` prints about backups, restores and checks, as models: their schemas are published in docs/schemas.
+"""What `--json` prints, as models: their schemas are published in docs/schemas.
 
 Sizes in bytes, times aware and in UTC.  Within one schema_version fields are added, never renamed or taken away.
 """
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
+from recovery.drills import State  # as above
 from recovery.dumps.manifest import Manifest  # as above
 from recovery.dumps.reread import Reread  # as above
+from recovery.outputs import Outputs  # as above
 from recovery.space import Space  # as above
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class _Document(_Part):
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class Failure(_Part):
@@ -114,6 +116,104 @@ class CleanedDocument(_Document):
 
     dry_run: bool
     dropped: list[str]
+
+
+class DoctorRow(_Part):
+    """One thing a recovery needs: `text` says what is there, or why it is not and what to do."""
+
+    name: str
+    outcome: Literal["ok", "BAD"]
+    text: str
+
+
+class DoctorDocument(_Document):
+    """`recovery doctor`."""
+
+    checks: list[DoctorRow]
+
+
+class EnvironmentRow(_Part):
+    """One DR environment: `reap` is whether the reaper would remove it, `reason` why or why not."""
+
+    drill: str
+    reap: bool
+    reason: str
+    has_stack: bool
+    expires_at: dt.datetime | None
+
+
+class EnvironmentsDocument(_Document):
+    """`recovery environment status`."""
+
+    environments: list[EnvironmentRow]
+
+
+class EnvironmentPlanDocument(_Document):
+    """`recovery environment up --dry-run`: where an environment would be made, and after how many hours it expires."""
+
+    dry_run: Literal[True] = True
+    account: str
+    region: str
+    lifetime_hours: float
+
+
+class EnvironmentDocument(_Document):
+    """`recovery environment up`: the drill's id and the outputs of its stack."""
+
+    drill: str
+    outputs: Outputs
+
+
+class RemovalPlanDocument(_Document):
+    """`recovery environment down --dry-run`, and `reap`: by drill, one line for each thing that would be removed."""
+
+    dry_run: Literal[True] = True
+    would_remove: dict[str, list[str]]
+
+
+class RemovedEnvironment(_Part):
+    """One environment that is gone: `found` is what the sweep found after the stack, `left` what it could not remove,
+    `dump_versions_removed` counts what was uploaded for the drill.
+    """
+
+    drill: str
+    resources_destroyed: int
+    summary: str
+    found: list[str]
+    left: list[str]
+    dump_versions_removed: int
+
+
+class RemovedDocument(_Document):
+    """`recovery environment down`, and `reap`."""
+
+    removed: list[RemovedEnvironment]
+
+
+class DrillRow(_Part):
+    """One drill as its journal tells it; `runbook` is empty and `started_at` null where the journal cannot be read."""
+
+    id: str
+    runbook: str
+    started_at: dt.datetime | None
+    state: State
+    verdict: str | None
+    kept: bool
+    folder: str
+
+
+class DrillsDocument(_Document):
+    """`recovery drills list`."""
+
+    drills: list[DrillRow]
+
+
+class WrittenDocument(_Document):
+    """`recovery drills report`: the paths of the files, and the verdict they state."""
+
+    json_file: str = pydantic.Field(serialization_alias="json")
+    html: str
+    verdict: str
 
 
 class ErrorDocument(_Document):

@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from recovery.errors import CheckFailedError, UsageError
 from recovery.journal import FILE_NAME, Event, is_being_written, read_journal
@@ -14,6 +14,8 @@ from recovery.ledger import finished, started
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+State = Literal["running", "finished", "dead", "reaped", "damaged"]
 
 # Lower case and short: the id is part of every resource's name, and of a cache group's 40 characters.
 ID = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{4}$")
@@ -39,7 +41,7 @@ class Drill:
     folder: Path
     runbook: str
     started_at: datetime | None
-    state: str
+    state: State
     verdict: str | None
     built: bool
     kept: bool
@@ -95,7 +97,7 @@ def describe(drills: Path, drill_id: str) -> Drill:
     verdict = next((event.data.get("verdict") for event in reversed(events) if event.event == "verdict"), None)
     reaped = any(event.event == "reaped" for event in events)
     kept = any(event.event == "step-done" and event.step == "keep" for event in events)
-    state = "running" if writing else "finished" if finished(events) else "reaped" if reaped else "dead"
+    state: State = "running" if writing else "finished" if finished(events) else "reaped" if reaped else "dead"
     return Drill(
         id=drill_id,
         folder=path.parent,

@@ -10,6 +10,7 @@ import typer
 
 from recovery.clients import AwsError, Clients, refuse_foreign_account
 from recovery.commands.shared import Session, session
+from recovery.documents import DoctorDocument, DoctorRow
 from recovery.dumps.catalogue import list_backups, newest_sealed
 from recovery.environment import find_pulumi
 from recovery.errors import EXIT_LACKING, EnvironmentLacksError, RecoveryError
@@ -31,16 +32,17 @@ def doctor(context: typer.Context) -> None:
         ("evidence bucket", lambda: _bucket(here.dr, here.settings.platform.evidence_bucket)),
         ("newest backup", lambda: _newest(here)),
     )
-    rows = []
+    rows: list[DoctorRow] = []
     for name, check in checks:
         try:
-            rows.append((name, "ok", check()))
+            rows.append(DoctorRow(name=name, outcome="ok", text=check()))
         except RecoveryError as exc:
-            rows.append((name, "BAD", " ".join(part for part in (exc.message, exc.hint) if part)))
+            text = " ".join(part for part in (exc.message, exc.hint) if part)
+            rows.append(DoctorRow(name=name, outcome="BAD", text=text))
     if here.screen.as_json:
-        here.screen.document({"checks": [dict(zip(("name", "outcome", "text"), row, strict=True)) for row in rows]})
-    here.screen.table(("check", "", ""), rows)
-    if any(outcome != "ok" for _, outcome, _ in rows):
+        here.screen.document(DoctorDocument(checks=rows).document())
+    here.screen.table(("check", "", ""), [(row.name, row.outcome, row.text) for row in rows])
+    if any(row.outcome != "ok" for row in rows):
         raise typer.Exit(EXIT_LACKING)
 
 

@@ -10,6 +10,7 @@ import typer
 from recovery import drills as store
 from recovery.commands.shared import session
 from recovery.console import RunDisplay, show_report
+from recovery.documents import DrillRow, DrillsDocument, WrittenDocument
 from recovery.errors import BadDumpError
 from recovery.journal import verify_chain
 from recovery.procedures.quarterly import DrillOptions
@@ -80,15 +81,20 @@ def list_drills(context: typer.Context) -> None:
     """
     here = session(context)
     found = store.list_drills(here.settings.drills)
-    rows = [
-        {
-            "id": item.id, "runbook": item.runbook, "started_at": item.started_at, "state": item.state,
-            "verdict": item.verdict, "kept": item.kept, "folder": str(item.folder),
-        }
-        for item in found
-    ]  # fmt: skip
     if here.screen.as_json:
-        here.screen.document({"drills": rows})
+        rows = [
+            DrillRow(
+                id=item.id,
+                runbook=item.runbook,
+                started_at=item.started_at,
+                state=item.state,
+                verdict=item.verdict,
+                kept=item.kept,
+                folder=str(item.folder),
+            )
+            for item in found
+        ]
+        here.screen.document(DrillsDocument(drills=rows).document())
     here.screen.table(
         ("id", "runbook", "state", "verdict", ""),
         [(i.id, i.runbook or "-", i.state, i.verdict or "-", "kept" if i.kept else "") for i in found],
@@ -128,5 +134,6 @@ def report_drill(context: typer.Context, drill_id: Id = "latest") -> None:
     report = make_report(events)
     written = write_report(report, here.settings.drills / report.drill)
     if here.screen.as_json:
-        here.screen.document({"json": str(written.json), "html": str(written.html), "verdict": report.verdict})
+        document = WrittenDocument(json_file=str(written.json), html=str(written.html), verdict=report.verdict)
+        here.screen.document(document.document())
     here.screen.text(str(written.html))

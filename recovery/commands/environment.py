@@ -11,7 +11,17 @@ from recovery import reaping
 from recovery.clients import refuse_foreign_account
 from recovery.commands.shared import Session, session
 from recovery.console import RunDisplay
+from recovery.documents import (
+    EnvironmentDocument,
+    EnvironmentPlanDocument,
+    EnvironmentRow,
+    EnvironmentsDocument,
+    RemovalPlanDocument,
+    RemovedDocument,
+    RemovedEnvironment,
+)
 from recovery.errors import CheckFailedError, RecoveryError, RunInterruptedError
+from recovery.outputs import Outputs
 from recovery.procedures.quarterly import DrillOptions
 from recovery.procedures.running import run_drill
 
@@ -33,7 +43,8 @@ def up(context: typer.Context, dry_run: DryRun = False) -> None:  # noqa: FBT002
         here.screen.text(f"Would make a DR environment in {place}, to expire after {hours:g} h; nothing was changed.")
         if here.screen.as_json:
             region = here.settings.platform.dr_region
-            here.screen.document({"dry_run": True, "account": here.account, "region": region, "lifetime_hours": hours})
+            plan = EnvironmentPlanDocument(account=here.account, region=region, lifetime_hours=hours)
+            here.screen.document(plan.document())
         return
     # Before a drill's folder and journal are there for nothing.
     refuse_foreign_account(here.dr, here.account, settings_file=str(here.settings.source))
@@ -57,9 +68,9 @@ def up(context: typer.Context, dry_run: DryRun = False) -> None:  # noqa: FBT002
         raise RunInterruptedError("Interrupted; what was made has been removed.", detail=conclusion.drill)
     if failure is not None:
         raise failure[1]
-    outputs = conclusion.result.evidence["environment"]["outputs"]
     if here.screen.as_json:
-        here.screen.document({"drill": conclusion.drill, "outputs": outputs})
+        outputs = Outputs.model_validate(conclusion.result.evidence["environment"]["outputs"])
+        here.screen.document(EnvironmentDocument(drill=conclusion.drill, outputs=outputs).document())
     remove_with = conclusion.result.evidence["keep"]["remove_with"]
     here.screen.text(f"{conclusion.drill} is up; remove it with: {remove_with}")
 
@@ -73,7 +84,8 @@ def status(context: typer.Context) -> None:
     here = session(context)
     found = reaping.find_candidates(here.settings, here.dr, datetime.now(UTC), local=here.local_wanted)
     if here.screen.as_json:
-        here.screen.document({"environments": [vars(item) for item in found]})
+        rows = [EnvironmentRow(**vars(item)) for item in found]
+        here.screen.document(EnvironmentsDocument(environments=rows).document())
     here.screen.table(
         ("drill", "stack", "expires", ""),
         [
@@ -132,7 +144,7 @@ def reap(context: typer.Context, dry_run: DryRun = False) -> None:  # noqa: FBT0
 def _preview(here: Session, wanted: list[str]) -> None:
     lines = {drill_id: reaping.preview(here.settings, here.dr, drill_id) for drill_id in wanted}
     if here.screen.as_json:
-        here.screen.document({"dry_run": True, "would_remove": lines})
+        here.screen.document(RemovalPlanDocument(would_remove=lines).document())
     for drill_id, things in lines.items():
         here.screen.text(f"{drill_id}: {len(things)} things would be removed")
         for thing in things:
@@ -165,4 +177,5 @@ def _remove(here: Session, wanted: list[str]) -> None:
             hint="What could be removed is gone; say the same again once the causes are.",
         )
     if here.screen.as_json:
-        here.screen.document({"removed": done})
+        removed = [RemovedEnvironment.model_validate(item) for item in done]
+        here.screen.document(RemovedDocument(removed=removed).document())

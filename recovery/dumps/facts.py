@@ -14,12 +14,14 @@ class DumpFacts:
     """Facts counted while reading a dump.
 
     ``tables`` maps (schema, name), unquoted, to the number of rows the dump's COPY blocks and INSERTs hold for that
-    table; a table that the dump defines without data has 0.  ``sequences`` maps (schema, name) to (value, is_called)
+    table; a table that the dump defines without data has 0.  ``uncounted`` are the tables that it defines and of whose
+    rows its text cannot tell how many come to be.  ``sequences`` maps (schema, name) to (value, is_called)
     of its setval line.  ``server_version`` and ``pg_dump_version`` are the texts of the dump's header comments, None
     where it has none.
     """
 
     tables: Mapping[tuple[str, str], int]
+    uncounted: frozenset[tuple[str, str]] = frozenset()
     sequences: Mapping[tuple[str, str], tuple[int, bool]] = dataclasses.field(default_factory=dict)
     server_version: str | None = None
     pg_dump_version: str | None = None

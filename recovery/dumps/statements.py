@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -30,14 +31,24 @@ _PART = re.compile(IDENTIFIER)
 # nothing and reads nothing, and what it needs is its table.
 _VALUE = rb"(?:B?'[^']*+(?:''[^']*+)*+'|-?[0-9]++(?:\.[0-9]*+)?(?:[eE][+-]?[0-9]++)?|NULL|DEFAULT|true|false)"
 _ROW = rb"\(" + _VALUE + rb"(?:, " + _VALUE + rb")*+\)"
-_INTO = (
-    rb" (?:\(" + IDENTIFIER + rb"(?:, " + IDENTIFIER + rb")*+\) )?(?:OVERRIDING SYSTEM VALUE )?"
-    rb"(?:VALUES\s++" + _ROW + rb"(?:,\s*+" + _ROW + rb")*+|DEFAULT VALUES)(?:\s++ON CONFLICT DO NOTHING)?;"
-)
+_COLUMNS = rb" (?:\(" + IDENTIFIER + rb"(?:, " + IDENTIFIER + rb")*+\) )?(?:OVERRIDING SYSTEM VALUE )?"
+_ROWS = rb"VALUES\s++" + _ROW + rb"(?:,\s*+" + _ROW + rb")*+"
+_CONFLICT = rb"(?:\s++ON CONFLICT DO NOTHING)?;"
+_INTO = _COLUMNS + rb"(?:" + _ROWS + rb"|DEFAULT VALUES)" + _CONFLICT
 _INSERTS = re.compile(
     rb"INSERT INTO (?P<table>" + QUALIFIED + rb")" + _INTO + rb"(?:\s*+INSERT INTO (?P=table)" + _INTO + rb")*+"
 )
-_INSERT = re.compile(rb"INSERT INTO (?P<table>" + QUALIFIED + rb")" + _INTO)
+_INSERT = re.compile(
+    rb"INSERT INTO (?P<table>"
+    + QUALIFIED
+    + rb")"
+    + _COLUMNS
+    + rb"(?:(?P<rows>"
+    + _ROWS
+    + rb")|DEFAULT VALUES)"
+    + _CONFLICT
+)
+_ONE_ROW = re.compile(_ROW)
 # So much of them is one message to the server, which holds what it has made of a message's text until its end.
 _INSERTS_BYTES = 256 * 1024
 
@@ -106,10 +117,15 @@ class Inserts(Statement):
         """Find as many as go together at ``start``; the text must be one where backslashes in strings are plain."""
         return _INSERTS.match(buffer, start, start + _INSERTS_BYTES) or _INSERT.match(buffer, start)
 
-    @property
-    def count(self) -> int:
-        """How many they are."""
-        return sum(1 for _ in _INSERT.finditer(self.text))
+    @functools.cached_property
+    def rows_of_each(self) -> list[int]:
+        """How many rows each of them has."""
+        return [self._rows(*found.span("rows")) for found in _INSERT.finditer(self.text)]
+
+    def _rows(self, start: int, end: int) -> int:
+        if self.text.find(b"),", start, end) < 0:  # one row, or DEFAULT VALUES at (-1, -1)
+            return 1
+        return sum(1 for _ in _ONE_ROW.finditer(self.text, start, end))
 
     @property
     def passes_over_conflicts(self) -> bool:

@@ -201,7 +201,7 @@ class _Ladder:
         total = sum(content.rows for content in self._contents.values())
         if expected is None:
             return Outcome.NOT_RUN, f"{total} rows, and nothing to compare them with", {"rows": total}
-        return compare.rows(expected, self._contents)
+        return compare.rows(expected, self._contents, self._original.uncounted)
 
     def _content(self, snapshot: Snapshot) -> Answer:
         if not self._checks.checksums:

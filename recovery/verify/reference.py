@@ -24,6 +24,7 @@ Name = tuple[str, str]
 class Reference:
     """What is known of the original; None means that this kind of reference cannot tell.
 
+    `uncounted` are tables that are not among `tables` because nothing tells how many rows they had.
     `sequences` maps to (value, is_called), `foreign_keys` from (schema, table, name) to the violations at the source.
     """
 
@@ -39,6 +40,7 @@ class Reference:
     server_version: str | None = None
     recovery_point: dt.datetime | None = None
     newest_commit_time: dt.datetime | None = None
+    uncounted: frozenset[Name] = frozenset()
 
     @property
     def major(self) -> int | None:
@@ -59,6 +61,7 @@ def of_facts(facts: DumpFacts) -> Reference:
         tables={name: checksum.Content(rows, None) for name, rows in facts.tables.items()},
         sequences=dict(facts.sequences),
         server_version=facts.server_version,
+        uncounted=facts.uncounted,
     )
 
 

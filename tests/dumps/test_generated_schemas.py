@@ -45,6 +45,8 @@ ODD_NAMES = (
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 ACTIONS = ("", " ON DELETE CASCADE", " ON UPDATE SET NULL", " ON DELETE SET DEFAULT ON UPDATE CASCADE", " MATCH FULL")
 DEFERS = ("", "", " DEFERRABLE", " DEFERRABLE INITIALLY DEFERRED")
+STYLES = ("", "", "", "--inserts", "--rows-per-insert=3 --on-conflict-do-nothing", "--column-inserts --clean",
+          "--quote-all-identifiers --disable-triggers", "--load-via-partition-root --clean --if-exists")  # fmt: skip
 BIG_VALUES = ("min(repeat(E'\\\\\\t\\n', 4000))", "string_agg(md5(g::text), E'\\n')")
 
 
@@ -134,14 +136,10 @@ class Script:
         self.schemas = ["public", *(self.name() for _ in range(self.draw(st.integers(1, 2))))]
         for schema in self.schemas[1:]:
             self.say(f"CREATE SCHEMA {schema} AUTHORIZATION {self.pick(('postgres', 'generated_owner'))}")
-        for _ in range(self.draw(st.integers(1, 5))):
-            self.add_type()
-        for _ in range(self.draw(st.integers(1, 3))):
-            self.add_function()
-        for _ in range(self.draw(st.integers(0, 2))):
-            self.add_sequence()
-        for _ in range(self.draw(st.integers(2, 5))):
-            self.add_table()
+        some = ((self.add_type, 1, 5), (self.add_function, 1, 3), (self.add_sequence, 0, 2), (self.add_table, 2, 5))
+        for add, least, most in some:
+            for _ in range(self.draw(st.integers(least, most))):
+                add()
         for table in self.tables:
             self.add_rows(table)
         for table in self.tables:
@@ -485,20 +483,34 @@ def make(make_database: Callable[..., str]) -> Callable[..., str]:
     phases=[Phase.generate],  # an example takes seconds: the script itself is shown instead of a smaller one
     suppress_health_check=list(HealthCheck),
 )
-@given(script=scripts(), jobs=st.integers(1, 3))
+@given(
+    script=scripts(),
+    style=st.sampled_from(STYLES),
+    jobs=st.integers(1, 3),
+    as_master=st.sampled_from([False, False, True]),
+)
 def test_any_schema_with_its_rows_is_restored_as_psql_restores_it(
-    make: Callable[..., str], tmp_path: Path, script: list[str], jobs: int
+    make: Callable[..., str],
+    master16: str,
+    tmp_path: Path,
+    *,
+    script: list[str],
+    style: str,
+    jobs: int,
+    as_master: bool,
 ) -> None:
-    source, ours, theirs = make(), make(), make()
+    user = master16 if as_master else "postgres"
+    source, ours, theirs = make(), make(owner=user), make(owner=user)
     refused = execute(source, script)
     note("\n".join(f"{statement};" for statement in script))
     assert len(refused) < len(script) * 2 / 3, refused
-    (tmp_path / "dump.sql").write_bytes(dump := run("pg_dump", source))
-    result = restore(str(tmp_path / "dump.sql"), ours, jobs=jobs)
-    run("psql", theirs, "-qX", "-o", os.devnull, text=dump)
+    (tmp_path / "dump.sql").write_bytes(dump := run("pg_dump", source, *style.split()))
+    result = restore(str(tmp_path / "dump.sql"), make_conninfo(ours, user=user), jobs=jobs)
+    run("psql", make_conninfo(theirs, user=user), "-qX", "-o", os.devnull, text=dump)
     for one, other in zip(content(run("pg_dump", ours)), content(run("pg_dump", theirs)), strict=True):
         assert one == other
-    assert {entry.kind for entry in result.notes} <= {"warning", "expected"}, result.notes
+    expected = {"warning", "expected", "clean", "exists", *(("owner", "privileges", "comment") if as_master else ())}
+    assert {entry.kind for entry in result.notes} <= expected, result.notes
     with open_dump(str(tmp_path / "dump.sql")) as opened:
         facts = check(opened).facts
     failed = [rung for rung in verify(ours, facts=facts).rungs if rung.outcome is Outcome.FAIL]

@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
@@ -24,11 +24,9 @@ from moto.elasticache.exceptions import (
 from moto.elasticache.models import CacheCluster, ElastiCacheBackend
 from moto.elasticache.responses import ElastiCacheResponse
 
-from localcloud.addresses import Addresses
-from localcloud.layers import Layers
 from localcloud.reconciler import Context, Reconciler
 from localcloud.redis_server import RedisServer
-from localcloud.settings import Home
+from localcloud.servers import Record, Servers
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -37,21 +35,15 @@ _Backend = Any
 _Group = Any
 _Response = Any
 
-_BRING_UP_SECONDS = 60.0
 _MOST_CLUSTERS = 6  # AWS's limit with cluster mode disabled
 
-_Key = tuple[str, str, str]  # account, region, group id
 
+@dataclass(eq=False, kw_only=True)
+class _Record(Record[RedisServer]):
+    """A group's server and the token it takes."""
 
-@dataclass(eq=False)
-class _Record:
-    """A group's server and the token it takes. `ready` is set when bringing it up has ended, well or not."""
-
-    server: RedisServer
     token: str | None
     encrypted: bool
-    ready: threading.Event = field(default_factory=threading.Event)
-    answers: bool = False
 
 
 def _check_token(token: str | None, *, encrypted: bool) -> None:
@@ -67,20 +59,12 @@ def _check_token(token: str | None, *, encrypted: bool) -> None:
         )
 
 
-class ElastiCache:
+class ElastiCache(Servers[_Record]):
     """The reconciler of ElastiCache."""
 
     name = "elasticache"
-
-    def __init__(self, context: Context) -> None:
-        home = Home(path=context.home)
-        self._layers = Layers()
-        self._home = home
-        self._data = home.run / context.instance_id
-        self._addresses = Addresses()
-        self._guard = threading.RLock()
-        self._records: dict[_Key, _Record] = {}
-        self._dark: set[str] = set()
+    kind = "redis"
+    bring_up_seconds = 60.0
 
     # -- what the cloud asks of every part
 
@@ -92,42 +76,13 @@ class ElastiCache:
         # moto has no such action: it makes and describes subnet groups, and keeps them for ever.
         self._layers.add(ElastiCacheResponse, "delete_cache_subnet_group", self._delete_subnet_group)
 
-    def reset(self) -> None:
-        with self._guard:
-            for key in list(self._records):
-                self._remove(key)
+    def _state(self, record: _Record) -> str:
+        if not record.ready.is_set():
+            return "creating"
+        return "running" if record.server.pid is not None else "failed"
 
-    def suspend(self, region: str) -> None:
-        self._dark.add(region)
-        for server in self._servers(region):
-            server.suspend()
-
-    def resume(self, region: str) -> None:
-        self._dark.discard(region)
-        for server in self._servers(region):
-            server.resume()
-
-    def stop(self) -> None:
-        self.reset()
-        self._layers.undo()
-
-    def status(self) -> list[dict[str, str]]:
-        with self._guard:
-            return [
-                {
-                    "kind": "redis",
-                    "name": name,
-                    "region": region,
-                    "state": _state(record),
-                    "address": f"{record.server.address}:{record.server.port}",
-                    "tls": "no",
-                }
-                for (_, region, name), record in sorted(self._records.items(), key=lambda item: item[0])
-            ]
-
-    def _servers(self, region: str) -> list[RedisServer]:
-        with self._guard:
-            return [record.server for key, record in self._records.items() if key[1] == region]
+    def _details(self, record: _Record) -> dict[str, str]:  # noqa: ARG002  # no server of this kind differs in it
+        return {"tls": "no"}
 
     # -- the life of a group
 
@@ -209,13 +164,6 @@ class ElastiCache:
             backend.replication_groups.pop(identifier, None)
             return group
 
-    def _remove(self, key: _Key) -> None:
-        record = self._records.pop(key, None)
-        if record is not None:
-            record.ready.wait(_BRING_UP_SECONDS)
-            record.server.delete()
-            self._addresses.give_back(record.server.address, record.server.port)
-
     def _modify(self, original: Callable[..., Any], response: _Response) -> Any:
         backend = response.elasticache_backend
         identifier = str(response._get_param("ReplicationGroupId") or "").lower()  # noqa: SLF001  # moto drops these parameters before the backend
@@ -229,7 +177,7 @@ class ElastiCache:
             strategy = response._get_param("AuthTokenUpdateStrategy") or "ROTATE"  # noqa: SLF001  # as above
             if token or strategy == "DELETE":
                 _check_token(token, encrypted=record.encrypted)
-                record.ready.wait(_BRING_UP_SECONDS)
+                record.ready.wait(self.bring_up_seconds)
                 new = None if strategy == "DELETE" else token
                 # ROTATE keeps the old token beside the new one until SET names one of them for good.
                 record.server.set_tokens(record.token, new, keep=strategy == "ROTATE")
@@ -272,12 +220,6 @@ _PLAIN_CHANGES = {
     "AutoMinorVersionUpgrade": "auto_minor_version_upgrade",
     "NotificationTopicArn": "notification_topic_arn",
 }
-
-
-def _state(record: _Record) -> str:
-    if not record.ready.is_set():
-        return "creating"
-    return "running" if record.server.pid is not None else "failed"
 
 
 def _point_to(group: _Group, address: str | None, port: int | None) -> None:

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from localcloud import processes
 from localcloud.postgres_installation import BOOTSTRAP_USER, Installation
+from localcloud.server_process import ServerProcess
 
 _START_SECONDS = 60.0
 _CONNECT_SECONDS = 10
@@ -24,19 +25,15 @@ class PostgresError(Exception):
     """Raised when a server does not start; the text ends with what its log said last."""
 
 
-class PostgresServer:
+class PostgresServer(ServerProcess):
     """A server whose data lives below `folder` and which listens on one loopback address.
 
     `folder` must not exist yet; its parent must be open to the unprivileged user for passing through.
     """
 
     def __init__(self, *, home: Path, folder: Path, installation: Installation, address: str, port: int) -> None:
-        self._home = home
-        self._folder = folder
+        super().__init__(home=home, folder=folder, address=address, port=port)
         self._installation = installation
-        self._running: processes.Running | None = None
-        self.address = address
-        self.port = port
 
     @property
     def _data(self) -> Path:
@@ -46,15 +43,6 @@ class PostgresServer:
     def _socket_folder(self) -> Path:
         # Beside the data, never in it: a base backup would copy the socket's lock file.
         return self._folder / "s"
-
-    @property
-    def _log(self) -> Path:
-        return self._folder / "log"
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of the server, or None when it does not run."""
-        return self._running.pid if self._running is not None and self._running.alive() else None
 
     def create(self, source: Path | None = None) -> None:
         """Lay down the data: a copy of `source`, which is another server's backup, or of the empty template."""
@@ -99,29 +87,9 @@ class PostgresServer:
             else:
                 return
 
-    def _last_words(self) -> str:
-        return self._log.read_text(errors="replace").strip()[-800:] if self._log.exists() else "it wrote no log"
-
     def stop(self, *, clean: bool = False) -> None:
         """Stop the server: at once, or cleanly when its data is to be used again. Does nothing when it does not run."""
-        if self._running is not None:
-            processes.end(self._running, number=signal.SIGINT if clean else signal.SIGQUIT)
-            self._running = None
-
-    def delete(self) -> None:
-        """Stop the server and remove its data."""
-        self.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def suspend(self) -> None:
-        """Suspend all its processes."""
-        if self.pid is not None:
-            processes.suspend(self.pid)
-
-    def resume(self) -> None:
-        """Let them go on."""
-        if self.pid is not None:
-            processes.resume(self.pid)
+        self._end(signal.SIGINT if clean else signal.SIGQUIT)
 
     def write_parameters(self, parameters: Mapping[str, str]) -> None:
         """Write settings for the next start or reload."""

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,10 @@ from moto.rds import models
 from moto.rds.exceptions import InvalidParameterCombination, RDSClientError
 
 from localcloud import rds_rules
-from localcloud.addresses import Addresses
-from localcloud.layers import Layers
 from localcloud.postgres import PostgresServer
 from localcloud.postgres_installation import Installation, installation
 from localcloud.reconciler import Context, Reconciler
-from localcloud.settings import Home
+from localcloud.servers import Key, Record, Servers
 from machine.programs import ProgramNotFoundError
 
 _LOGGER = logging.getLogger(__name__)
@@ -38,13 +36,10 @@ _Backend = Any
 _Database = Any
 _Snapshot = Any
 
-_BRING_UP_SECONDS = 120.0
 _MANAGED_PASSWORD = string.ascii_letters + string.digits + "!#$%&*+-.:<=>?_~"
 
-_Key = tuple[str, str, str]  # account, region, identifier in lower case
 
-
-def _key(database: _Database) -> _Key:
+def _key(database: _Database) -> Key:
     return (database.account_id, database.region, database.db_instance_identifier)
 
 
@@ -52,29 +47,22 @@ def _random_password() -> str:
     return "".join(secrets.choice(_MANAGED_PASSWORD) for _ in range(32))
 
 
-@dataclass(eq=False)
-class _Record:
-    """A DB instance's server. `ready` is set when bringing it up has ended, well or not."""
+@dataclass(eq=False, kw_only=True)
+class _Record(Record[PostgresServer]):
+    """A DB instance's server and the PostgreSQL it runs."""
 
     installation: Installation
-    server: PostgresServer
-    ready: threading.Event = field(default_factory=threading.Event)
-    answers: bool = False
 
 
-class Rds:
+class Rds(Servers[_Record]):
     """The reconciler of RDS."""
 
     name = "rds"
+    kind = "postgres"
+    bring_up_seconds = 120.0
 
     def __init__(self, context: Context) -> None:
-        self._layers = Layers()
-        self._home = context.home
-        self._data = Home(path=context.home).run / context.instance_id
-        self._addresses = Addresses()
-        self._guard = threading.RLock()
-        self._records: dict[_Key, _Record] = {}
-        self._dark: set[str] = set()
+        super().__init__(context)
         self._snapshots: dict[str, Path] = {}  # ARN of a DB snapshot -> its data
         self._source: ContextVar[Path | None] = ContextVar("snapshot_being_restored", default=None)
 
@@ -109,43 +97,20 @@ class Rds:
 
     def reset(self) -> None:
         with self._guard:
-            for key in list(self._records):
-                self._remove(key)
+            super().reset()
             for folder in set(self._snapshots.values()):
                 shutil.rmtree(folder, ignore_errors=True)
             self._snapshots.clear()
 
-    def suspend(self, region: str) -> None:
-        self._dark.add(region)
-        for server in self._servers(region):
-            server.suspend()
+    def _state(self, record: _Record) -> str:
+        if not record.ready.is_set():
+            return "creating"
+        if not record.answers:
+            return "failed"
+        return "running" if record.server.pid is not None else "stopped"
 
-    def resume(self, region: str) -> None:
-        self._dark.discard(region)
-        for server in self._servers(region):
-            server.resume()
-
-    def stop(self) -> None:
-        self.reset()
-        self._layers.undo()
-
-    def status(self) -> list[dict[str, str]]:
-        with self._guard:
-            return [
-                {
-                    "kind": "postgres",
-                    "name": identifier,
-                    "region": region,
-                    "state": _state(record),
-                    "address": f"{record.server.address}:{record.server.port}",
-                    "version": record.installation.version,
-                }
-                for (_, region, identifier), record in sorted(self._records.items(), key=lambda item: item[0])
-            ]
-
-    def _servers(self, region: str) -> list[PostgresServer]:
-        with self._guard:
-            return [record.server for key, record in self._records.items() if key[1] == region]
+    def _details(self, record: _Record) -> dict[str, str]:
+        return {"version": record.installation.version}
 
     # -- the life of an instance
 
@@ -158,7 +123,7 @@ class Rds:
             rds_rules.check_master(arguments)
             rds_rules.check_database_name(arguments.get("db_name"))
         try:
-            found = installation(self._home, major)
+            found = installation(self._home.path, major)
         except ProgramNotFoundError as exc:
             raise rds_rules.no_such_version(str(arguments.get("engine_version", major)), str(exc)) from exc
         arguments["engine_version"] = arguments.get("engine_version") or found.version
@@ -170,13 +135,13 @@ class Rds:
             )
             address, port = self._addresses.take(int(database.port))
             server = PostgresServer(
-                home=self._home,
+                home=self._home.path,
                 folder=self._data / f"pg{secrets.token_hex(3)}",
                 installation=found,
                 address=address,
                 port=port,
             )
-            record = _Record(installation=found, server=server)
+            record = _Record(server=server, installation=found)
             self._records[_key(database)] = record
         threading.Thread(
             target=self._bring_up,
@@ -226,18 +191,11 @@ class Rds:
                 )
             key = _key(database) if database is not None else None
             if key in self._records:
-                self._records[key].ready.wait(_BRING_UP_SECONDS)
+                self._records[key].ready.wait(self.bring_up_seconds)
             deleted = original(backend, db_instance_identifier=identifier, **options)
             if key is not None:
                 self._remove(key)
             return deleted
-
-    def _remove(self, key: _Key) -> None:
-        record = self._records.pop(key, None)
-        if record is not None:
-            record.ready.wait(_BRING_UP_SECONDS)
-            record.server.delete()
-            self._addresses.give_back(record.server.address, record.server.port)
 
     def _modify(
         self, original: Callable[..., _Database], backend: _Backend, db_instance_identifier: str, db_kwargs: Any
@@ -397,7 +355,7 @@ class Rds:
         with self._guard, self._restoring(backend.get_db_snapshot(from_snapshot_id)):
             database = original(backend, from_snapshot_id, overrides)
             # The data has to outlive the request that asked for it: a snapshot deleted next must not pull it away.
-            self._records[_key(database)].ready.wait(_BRING_UP_SECONDS)
+            self._records[_key(database)].ready.wait(self.bring_up_seconds)
             return database
 
     @contextlib.contextmanager
@@ -407,14 +365,6 @@ class Rds:
             yield
         finally:
             self._source.reset(token)
-
-
-def _state(record: _Record) -> str:
-    if not record.ready.is_set():
-        return "creating"
-    if not record.answers:
-        return "failed"
-    return "running" if record.server.pid is not None else "stopped"
 
 
 def _refuse(action: str) -> Callable[..., Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 from localcloud import processes
+from localcloud.server_process import ServerProcess
 from machine.programs import redis_server
 from machine.unprivileged import UnprivilegedUser, copied_installation, unprivileged_user
 
@@ -26,21 +26,12 @@ def _program(cache: Path, user: UnprivilegedUser) -> Path:
     return copied_installation(found.parent, cache / "redis") / found.name
 
 
-class RedisServer:
+class RedisServer(ServerProcess):
     """A server that keeps its log below `folder`, which must not exist yet, and listens on one loopback address."""
 
     def __init__(self, *, home: Path, cache: Path, folder: Path, address: str, port: int) -> None:
-        self._home = home
+        super().__init__(home=home, folder=folder, address=address, port=port)
         self._cache = cache
-        self._folder = folder
-        self._running: processes.Running | None = None
-        self.address = address
-        self.port = port
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of the server, or None when it does not run."""
-        return self._running.pid if self._running is not None and self._running.alive() else None
 
     def start(self, token: str | None) -> None:
         """Start the server and return once it listens.
@@ -62,7 +53,7 @@ class RedisServer:
         if token:
             settings["requirepass"] = token
         text = "".join(f"{name} {_quoted(value)}\n" for name, value in settings.items())
-        with (self._folder / "log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._running = processes.spawn(
                 self._home,
                 [program, "-"],
@@ -79,7 +70,7 @@ class RedisServer:
                 pipe.write(text.encode())
         listening = processes.wait_until(lambda: self.pid is None or self._listens(), seconds=_START_SECONDS)
         if not listening or self.pid is None:
-            said = (self._folder / "log").read_text(errors="replace").strip()[-800:]
+            said = self._last_words()
             self.delete()
             raise RedisError(f"Redis did not start: {said}")
 
@@ -104,23 +95,6 @@ class RedisServer:
                 answer = answers.readline()
                 if not answer.startswith(b"+OK"):
                     raise RedisError(f"Redis refused {command[0]}: {answer.decode(errors='replace').strip()}")
-
-    def delete(self) -> None:
-        """Stop the server; nothing of it stays."""
-        if self._running is not None:
-            processes.end(self._running)
-            self._running = None
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def suspend(self) -> None:
-        """Suspend it."""
-        if self.pid is not None:
-            processes.suspend(self.pid)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        if self.pid is not None:
-            processes.resume(self.pid)
 
 
 def _encoded(command: list[str]) -> bytes:

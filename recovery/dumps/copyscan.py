@@ -108,29 +108,33 @@ class CopyScanner:
     def _copy(self, buffer: bytes, start: int) -> int | None:
         """Consume COPY data; rows end with newlines, and the data with a line that is `\\.`."""
         block = self.blocks[-1]
-        if self._line_started and buffer.startswith(_COPY_END, start):
-            end = start
-        else:
-            found = buffer.find(b"\n" + _COPY_END, start)
-            end = found + 1 if found >= 0 else -1
+        end = self._end_of_copy(buffer, start)
         if end >= 0:
             block.rows += buffer.count(b"\n", start, end)
             block.length += end - start
             self._state, self._line_started = "plain", True
             self.data_end = self._base + end + len(_COPY_END)
             return end + len(_COPY_END)
-        # Whole lines are data for sure, except a last one that may turn out to be the end mark.
-        last = buffer.rfind(b"\n", start)
-        if last < 0:
-            if len(buffer) - start > len(_COPY_END):
-                block.length += len(buffer) - start
-                self._line_started = False
-                return len(buffer)
+        # All of it is data, except a last line of a byte or two that may turn out to begin the end mark.
+        line = buffer.rfind(b"\n", start) + 1 or start
+        at_line_start = line > start or self._line_started
+        held = at_line_start and len(buffer) - line < len(_COPY_END) and _COPY_END.startswith(buffer[line:])
+        end = line if held else len(buffer)
+        if end == start:
             return None
-        block.rows += buffer.count(b"\n", start, last + 1)
-        block.length += last + 1 - start
-        self._line_started = True
-        return last + 1
+        block.rows += buffer.count(b"\n", start, end)
+        block.length += end - start
+        self._line_started = held
+        return end
+
+    def _end_of_copy(self, buffer: bytes, start: int) -> int:
+        """Where the line is that ends the data, or -1."""
+        if self._line_started and buffer.startswith(_COPY_END, start):
+            return start
+        # Mostly there is none, and searching from behind finds that out in half the time.
+        if buffer.rfind(b"\n" + _COPY_END, start) < 0:
+            return -1
+        return buffer.find(b"\n" + _COPY_END, start) + 1
 
     def _sql(self, buffer: bytes, start: int) -> int | None:
         handler = {

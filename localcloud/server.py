@@ -15,7 +15,7 @@ from moto.core.base_backend import BackendDict
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from localcloud import containers, elasticache, rds, replication, s3_corrections
+from localcloud import containers, ec2_corrections, elasticache, rds, replication, s3_corrections
 from localcloud.control import Control
 from localcloud.outage import Outage
 from localcloud.settings import Home
@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger(__name__)
 # Answering these without a first-use pause is worth their import before the cloud says it is ready.
 _SERVICES = ("s3", "ec2", "rds", "elasticache", "ecs", "iam", "secretsmanager", "kms", "logs", "sts", "ecr", "ssm")
 
-_PARTS = (rds, elasticache, replication, s3_corrections, containers)
+_PARTS = (rds, elasticache, replication, s3_corrections, ec2_corrections, containers)
 
 
 def _moto_application() -> Any:

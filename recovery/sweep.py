@@ -322,6 +322,7 @@ class Sweeper:
                 self._empty_security_group(name)
                 ec2.delete_security_group(GroupId=name)
             case "route table":
+                self._release_route_table(name)
                 ec2.delete_route_table(RouteTableId=name)
             case "subnet":
                 ec2.delete_subnet(SubnetId=name)
@@ -345,6 +346,14 @@ class Sweeper:
             if outgoing:
                 ec2.revoke_security_group_egress(GroupId=group, SecurityGroupRuleIds=outgoing)
 
+    def _release_route_table(self, table: str) -> None:
+        """Take it from its subnets: an association that was being made when the drill died is in no state."""
+        ec2 = self._clients("ec2")
+        for found in ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"]:
+            for link in found.get("Associations", []):
+                with suppress(ClientError):  # the deletion that follows tells what is really in the way
+                    ec2.disassociate_route_table(AssociationId=link["RouteTableAssociationId"])
+
     def sweep(
         self, note: Callable[[str], None], *, patience: float = 2400.0, pause: float = 5.0
     ) -> tuple[list[Leftover], list[Leftover]]:
@@ -357,8 +366,8 @@ class Sweeper:
         first = remaining = self.find()
         if not first:
             return first, remaining
-        problems: list[str] = []
-        try:
+        said: set[str] = set()
+        with suppress(_SomethingLeftError):
             for attempt in stamina.retry_context(
                 on=_SomethingLeftError,
                 attempts=None,
@@ -368,12 +377,12 @@ class Sweeper:
                 wait_max=6 * pause,
             ):
                 with attempt:
-                    problems = self.remove(remaining, note)
+                    for problem in self.remove(remaining, note):
+                        if problem not in said:  # whoever waits wants to know what for, and need not hear it again
+                            note(problem)
+                            said.add(problem)
                     remaining = self.find()
                     _refuse_leftovers(remaining)
-        except _SomethingLeftError:
-            for problem in problems:
-                note(problem)
         return first, remaining
 
 

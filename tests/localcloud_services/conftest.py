@@ -18,7 +18,7 @@ from moto.core.base_backend import BackendDict
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from localcloud import containers, replication, s3_corrections
+from localcloud import containers, ec2_corrections, replication, s3_corrections
 from localcloud.outage import Outage
 from localcloud.reconciler import Context
 from localcloud.settings import Home
@@ -61,7 +61,8 @@ class SmallCloud:
         self.replication = replication.reconciler(self.context)
         self.corrections = s3_corrections.reconciler(self.context)
         self.containers = containers.reconciler(self.context)
-        self.parts = (self.replication, self.corrections, self.containers)
+        network = ec2_corrections.reconciler(self.context)
+        self.parts = (self.replication, self.corrections, network, self.containers)
         for part in self.parts:
             part.install()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)

@@ -104,7 +104,8 @@ def _furnish(aws: Clients, drill: str, mode: str = "drill") -> None:
         )
     ec2.create_network_interface(SubnetId=subnet, Groups=[one])
     ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.us-west-2.logs", VpcEndpointType="Interface")
-    ec2.create_route_table(VpcId=vpc)
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
     aws("logs").create_log_group(logGroupName=f"{base}-recovery")
     aws("logs").create_log_group(logGroupName=f"/aws/rds/instance/{base}-db/postgresql")
     aws("secretsmanager").create_secret(Name=f"{base}-cache", SecretString="x", Tags=tags(drill, mode))  # type: ignore[arg-type]  # as above

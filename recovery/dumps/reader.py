@@ -5,14 +5,23 @@ The same reader serves the check before a restore and the restore itself: what o
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.lexer import Lexer
-from recovery.dumps.source import hashed, inflate
-from recovery.dumps.statements import IDENTIFIER, QUALIFIED, CopyBlock, PsqlCommand, Statement, table_name, unquote
+from recovery.dumps.statements import (
+    IDENTIFIER,
+    QUALIFIED,
+    CopyBlock,
+    Inserts,
+    PsqlCommand,
+    Statement,
+    table_name,
+    unquote,
+)
+from recovery.dumps.text import DumpText
 from recovery.errors import BadDumpError
 
 if TYPE_CHECKING:
@@ -28,7 +37,9 @@ _COMMANDS = frozenset(
 )
 _WORD = re.compile(rb"[A-Za-z]+")
 _TABLE = re.compile(rb"CREATE\s+(?:UNLOGGED\s+)?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(" + QUALIFIED + rb")", re.IGNORECASE)
-_PARTITIONED = re.compile(rb"\)\s*PARTITION\s+BY\s+(?:RANGE|LIST|HASH)\s*\([^;]*;\Z", re.IGNORECASE)
+_PARTITIONED = re.compile(
+    rb"""\)\s*PARTITION\s+BY\s+(?:RANGE|LIST|HASH)\s*\((?:[^;'"]|"(?:[^"]|"")*+"|'(?:[^']|'')*+')*+;\Z""", re.IGNORECASE
+)
 _ATTACH = re.compile(
     rb"ALTER\s+TABLE\s+(?:ONLY\s+)?(" + QUALIFIED + rb")\s+ATTACH\s+PARTITION\s+(" + QUALIFIED + rb")", re.IGNORECASE
 )
@@ -49,8 +60,9 @@ class DumpReader:
     def __init__(self, source: DumpSource, manifest: Manifest | None = None) -> None:
         self._source = source
         self._manifest = manifest
-        self._digest = hashlib.sha256()
-        self._lexer = Lexer(self._counted(inflate(self._stored(), source.name)))
+        self._text = DumpText(source, manifest, hashing=manifest is not None)
+        self._pieces = self._text.pieces()
+        self._lexer = Lexer(self._pieces)
         self._restrict_key: str | None = None
         self._databases = 0
         self._connects = 0
@@ -59,8 +71,6 @@ class DumpReader:
         self._partitioned: set[tuple[str, str]] = set()
         self._parents: dict[tuple[str, str], tuple[str, str]] = {}
         self._sequences: dict[tuple[str, str], tuple[int, bool]] = {}
-        self.stored_done = 0
-        self.text_done = 0
         self.statements = 0
         self.extensions: list[str] = []
 
@@ -71,6 +81,11 @@ class DumpReader:
         place of the end.
         """
         self._refuse_size()
+        with contextlib.closing(self._pieces):
+            yield from self._items()
+        self._refuse_incomplete()
+
+    def _items(self) -> Iterator[Statement | CopyBlock]:
         for item in self._lexer.items():
             if self._lexer.is_cluster_dump:
                 raise BadDumpError(
@@ -80,28 +95,42 @@ class DumpReader:
             if isinstance(item, PsqlCommand):
                 self._psql_command(item)
                 continue
-            self.statements += 1
+            self.statements += len(item.rows_of_each) if isinstance(item, Inserts) else 1
             if isinstance(item, CopyBlock):
                 yield item
                 for _ in item.pieces:
                     pass
                 self._count(item)
+            elif isinstance(item, Inserts):
+                self._count_inserts(item)
+                yield item
             else:
                 self._look_at(item)
                 yield item
-        self._refuse_incomplete()
+
+    @property
+    def stored_done(self) -> int:
+        """Stored bytes read so far."""
+        return self._text.stored_done
+
+    @property
+    def text_done(self) -> int:
+        """Bytes of text read so far."""
+        return self._text.text_done
 
     @property
     def facts(self) -> DumpFacts:
         """What the text says about the data.
 
-        Left out, because their rows cannot be counted in the text: tables filled by INSERT, partitioned tables, and
-        partitions that are loaded through their root.
+        Uncounted are tables filled by INSERTs of more than literals or with ON CONFLICT, and partitions that are loaded
+        through their root.  Partitioned tables hold no rows of their own.
         """
-        through_root = {child for child, parent in self._parents.items() if self._rows.get(parent)}
-        unknown = self._inserted | self._partitioned | through_root
+        through_root = {table for table in self._parents if any(self._rows.get(above) for above in self._above(table))}
+        uncounted = (self._inserted | through_root) & self._rows.keys() - self._partitioned
+        counted = self._rows.keys() - self._inserted - through_root - self._partitioned
         return DumpFacts(
-            tables={table: rows for table, rows in self._rows.items() if table not in unknown},
+            tables={table: rows for table, rows in self._rows.items() if table in counted},
+            uncounted=frozenset(uncounted),
             sequences=dict(self._sequences),
             server_version=self._lexer.server_version,
             pg_dump_version=self._lexer.pg_dump_version,
@@ -111,17 +140,6 @@ class DumpReader:
     def is_pg_dump(self) -> bool:
         """Whether the dump is pg_dump's, whose last line proves that nothing is missing."""
         return self._lexer.is_pg_dump
-
-    def _stored(self) -> Iterator[bytes]:
-        chunks = self._source.stored()
-        for chunk in hashed(chunks, self._digest) if self._manifest is not None else chunks:
-            self.stored_done += len(chunk)
-            yield chunk
-
-    def _counted(self, text: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in text:
-            self.text_done += len(piece)
-            yield piece
 
     def _refuse_size(self) -> None:
         if self._manifest is not None and self._source.size != self._manifest.size:
@@ -137,10 +155,10 @@ class DumpReader:
             raise self._cut_off()
         if self.statements == 0:
             raise BadDumpError(f"the dump {name} holds no SQL statement")
-        if self._manifest is not None and self._digest.hexdigest() != self._manifest.sha256:
+        if self._manifest is not None and self._text.sha256 != self._manifest.sha256:
             raise BadDumpError(
                 f"the dump {name} is not the one its manifest describes",
-                detail=f"its SHA-256 is {self._digest.hexdigest()}, the manifest says {self._manifest.sha256}",
+                detail=f"its SHA-256 is {self._text.sha256}, the manifest says {self._manifest.sha256}",
                 hint="restore another copy or an older backup: `recovery backups list`",
             )
 
@@ -218,6 +236,20 @@ class DumpReader:
     def _count(self, block: CopyBlock) -> None:
         table = (block.table.schema or "public", block.table.name)
         self._rows[table] = self._rows.get(table, 0) + block.rows
+
+    def _above(self, table: tuple[str, str]) -> Iterator[tuple[str, str]]:
+        """Yield what a partition is a partition of, and what that is one of, and so on."""
+        seen = {table}
+        while (parent := self._parents.get(table)) is not None and parent not in seen:
+            yield parent
+            seen.add(parent)
+            table = parent
+
+    def _count_inserts(self, inserts: Inserts) -> None:
+        table = (inserts.table.schema or "public", inserts.table.name)
+        if inserts.passes_over_conflicts:
+            self._inserted.add(table)
+        self._rows[table] = self._rows.get(table, 0) + sum(inserts.rows_of_each)
 
 
 def check(source: DumpSource, manifest: Manifest | None = None) -> DumpReader:

@@ -1,8 +1,7 @@
 """Where a dump's bytes come from: a file, an S3 object or standard input, compressed with gzip or plain.
 
-A :class:`DumpSource` can be read several times and gives the same bytes each time, or raises.  :func:`inflate` turns
-those bytes into text and checks every gzip member itself: header, CRC-32 and length of each one, nothing missing at
-the end, nothing that does not belong there.  Neither keeps more than a few pieces in memory.
+A :class:`DumpSource` can be read several times and gives the same bytes each time, or raises; a :class:`RangedSource`
+can be read from any place on as well.  None keeps more than a few pieces in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import contextlib
-import hashlib
+import functools
 import os
 import stat
 import sys
@@ -23,34 +22,20 @@ import boto3
 import stamina
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-from isal import igzip_lib, isal_zlib
 
 from recovery.errors import BadDumpError, EnvironmentLacksError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mypy_boto3_s3 import S3Client
 
 READ_BYTES = 1024 * 1024
-# Large enough that Python's part per piece does not count, small enough that many under way stay below 150 MB.
-PIECE_BYTES = 1024 * 1024
 # Standard input has to be kept to be read twice; more than this on a task's small disk would be the next accident.
 SPOOL_LIMIT_BYTES = 1024 * 1024 * 1024
-_S3_PART_BYTES = 8 * 1024 * 1024
-_S3_PARTS_AHEAD = 3
-
-# The package's own type hints call this class an instance.
-_ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)
-
-_OTHER_FORMATS = {
-    b"PGDMP": ("a pg_dump custom-format archive", "turn it into SQL with `pg_restore -f dump.sql ARCHIVE` first"),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "decompress it first with `zstd -d`"),
-    b"BZh": ("compressed with bzip2", "decompress it first with `bunzip2`"),
-    b"\xfd7zXZ\x00": ("compressed with xz", "decompress it first with `unxz`"),
-    b"\x04\x22\x4d\x18": ("compressed with lz4", "decompress it first with `lz4 -d`"),
-    b"PK\x03\x04": ("a zip archive", "unpack it first"),
-}
+# Large enough that S3's answering time does not count, small enough that several fit in the memory of a client.
+_S3_RANGE_BYTES = 4 * 1024 * 1024
+_S3_RANGES_AHEAD = 4
 
 
 class DumpSource(abc.ABC):
@@ -58,6 +43,8 @@ class DumpSource(abc.ABC):
 
     name: str
     size: int
+    # What another source of the same unchanged dump has, too; None where there can be no other one.
+    identity: dict[str, str | int] | None = None
 
     @abc.abstractmethod
     def stored(self) -> Iterator[bytes]:
@@ -87,7 +74,24 @@ class DumpSource(abc.ABC):
         self.close()
 
 
-class FileSource(DumpSource):
+class RangedSource(DumpSource):
+    """A source that can be read from any place on, by several threads at once.
+
+    ``range_bytes`` is how much one read had best fetch, ``ranges_at_once`` how many of them had best be under way.
+    """
+
+    range_bytes = READ_BYTES
+    ranges_at_once = 2
+
+    @abc.abstractmethod
+    def ranges(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
+        """Give a function that reads exactly ``count`` stored bytes from ``offset`` on.
+
+        Entering, the function and leaving without an error raise what :meth:`stored` raises.
+        """
+
+
+class FileSource(RangedSource):
     """A regular file, known by inode, size and time of change so that a swap between two reads is noticed."""
 
     def __init__(self, path: Path) -> None:
@@ -108,6 +112,7 @@ class FileSource(DumpSource):
         except OSError as error:
             raise EnvironmentLacksError(f"the dump {path} cannot be read", detail=str(error)) from error
         self.size = self._identity[1]
+        self.identity = dict(zip(("inode", "size", "modified"), self._identity, strict=True))
 
     def stored(self) -> Iterator[bytes]:
         """Read the file; raises BadDumpError when it is no longer the file that was opened first."""
@@ -120,13 +125,33 @@ class FileSource(DumpSource):
         except OSError as error:
             raise EnvironmentLacksError(f"the dump {self.name} can no longer be read", detail=str(error)) from error
 
+    @contextlib.contextmanager
+    def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
+        """Read the file anywhere; raises as :meth:`stored`."""
+        try:
+            with self._path.open("rb") as file:
+                self._refuse_change(file)
+                yield functools.partial(self._range, file.fileno())
+                self._refuse_change(file)
+        except OSError as error:
+            raise EnvironmentLacksError(f"the dump {self.name} can no longer be read", detail=str(error)) from error
+
+    def _range(self, descriptor: int, offset: int, count: int) -> bytes:
+        data = os.pread(descriptor, count, offset)
+        if len(data) != count:
+            raise self._changed()
+        return data
+
     def _refuse_change(self, file: IO[bytes]) -> None:
         if _identity(file) != self._identity:
-            raise BadDumpError(
-                f"the dump {self.name} changed while it was being read",
-                detail="its inode, size or modification time is not what it was",
-                hint="wait until whatever writes it is done, then start again",
-            )
+            raise self._changed()
+
+    def _changed(self) -> BadDumpError:
+        return BadDumpError(
+            f"the dump {self.name} changed while it was being read",
+            detail="its inode, size or modification time is not what it was",
+            hint="wait until whatever writes it is done, then start again",
+        )
 
 
 class SpoolSource(DumpSource):
@@ -171,8 +196,11 @@ class SpoolSource(DumpSource):
         self._file.close()
 
 
-class S3Source(DumpSource):
+class S3Source(RangedSource):
     """One version of an S3 object, read by ranges: a cut connection costs one range, not the download."""
+
+    range_bytes = _S3_RANGE_BYTES
+    ranges_at_once = _S3_RANGES_AHEAD
 
     def __init__(self, client: S3Client, bucket: str, key: str) -> None:
         self.name = f"s3://{bucket}/{key}"
@@ -183,6 +211,12 @@ class S3Source(DumpSource):
         self._pinned = {**self._where, "IfMatch": str(head["ETag"])}
         if head.get("VersionId") not in (None, "null"):
             self._pinned["VersionId"] = str(head["VersionId"])
+        self.identity = {
+            "address": self.name,
+            "size": self.size,
+            "etag": self._pinned["IfMatch"],
+            "version": self._pinned.get("VersionId", "none"),
+        }
 
     def head(self, count: int) -> bytes:
         """Read one small range, not the first of the large ones."""
@@ -192,25 +226,29 @@ class S3Source(DumpSource):
 
     def stored(self) -> Iterator[bytes]:
         """Read the object that was there when the source was opened, a few ranges ahead of the reader."""
-        pool = concurrent.futures.ThreadPoolExecutor(_S3_PARTS_AHEAD, thread_name_prefix="s3-read")
-        offsets = iter(range(0, self.size, _S3_PART_BYTES))
+        pool = concurrent.futures.ThreadPoolExecutor(_S3_RANGES_AHEAD, thread_name_prefix="dump-fetch")
         waiting: deque[concurrent.futures.Future[bytes]] = deque()
         try:
-            for offset in offsets:
-                waiting.append(pool.submit(self._part, offset))
-                if len(waiting) >= _S3_PARTS_AHEAD:
+            for offset in range(0, self.size, _S3_RANGE_BYTES):
+                count = min(_S3_RANGE_BYTES, self.size - offset)
+                waiting.append(pool.submit(self._whole_range, offset, count))
+                if len(waiting) >= _S3_RANGES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _part(self, offset: int) -> bytes:
-        last = min(offset + _S3_PART_BYTES, self.size) - 1
-        part: bytes = self._ask(lambda: self._range(offset, last))
-        if len(part) != last - offset + 1:
-            raise BadDumpError(f"S3 gave {len(part)} of {last - offset + 1} bytes at {offset} of {self.name}")
-        return part
+    @contextlib.contextmanager
+    def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
+        """Read the object that was there when the source was opened, anywhere."""
+        yield self._whole_range
+
+    def _whole_range(self, offset: int, count: int) -> bytes:
+        data: bytes = self._ask(lambda: self._range(offset, offset + count - 1))
+        if len(data) != count:
+            raise BadDumpError(f"S3 gave {len(data)} of {count} bytes at {offset} of {self.name}")
+        return data
 
     @stamina.retry(on=lambda error: isinstance(error, BotoCoreError | OSError), attempts=5, timeout=120)
     def _range(self, first: int, last: int) -> bytes:
@@ -280,148 +318,6 @@ def s3_client(region: str | None) -> S3Client:
         return boto3.client("s3", region_name=region, config=config)
     except BotoCoreError as error:
         raise EnvironmentLacksError("no S3 client can be made", detail=str(error), hint="name a region") from error
-
-
-def hashed(chunks: Iterator[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
-    """Pass chunks through, feeding each to ``digest``."""
-    for chunk in chunks:
-        digest.update(chunk)
-        yield chunk
-
-
-def inflate(chunks: Iterator[bytes], name: str, piece: int = PIECE_BYTES) -> Iterator[bytes]:
-    """Turn stored bytes into the dump's text, in pieces of at most ``piece`` bytes.
-
-    Raises BadDumpError: nothing there, not gzip nor text, a member's header, CRC or length wrong, an end in the middle
-    of a member, bytes after the last member that are no padding of zeros.
-    """
-    head = b""
-    for chunk in chunks:
-        head += chunk
-        if len(head) >= 8:
-            break
-    if not head:
-        raise BadDumpError(f"the dump {name} is empty", hint="restore another one: `recovery backups list`")
-    for magic, (what, hint) in _OTHER_FORMATS.items():
-        if head.startswith(magic):
-            raise BadDumpError(f"{name} is not a plain SQL dump: it is {what}", hint=hint)
-    if head.startswith(b"\x1f"):
-        yield from _Members(name, head, chunks, piece).text()
-        return
-    yield head
-    yield from chunks
-
-
-class _Members:
-    """The members of one gzip stream, one after the other.
-
-    The deflate streams are inflated raw and the wrapping is checked here, because decoders differ in what they check of
-    it: some take an end at a member's edge, a wrong length or garbage after the last member for a good file.
-    """
-
-    def __init__(self, name: str, head: bytes, chunks: Iterator[bytes], piece: int) -> None:
-        self._name = name
-        self._rest = head
-        self._chunks = chunks
-        self._piece = piece
-        self._seen = len(head)
-        self._member = 0
-
-    def text(self) -> Iterator[bytes]:
-        while self._more_members():
-            self._member += 1
-            self._header()
-            yield from self._body()
-
-    def _bad(self, what: str) -> BadDumpError:
-        return BadDumpError(
-            f"the dump {self._name} is damaged: {what}",
-            detail=f"gzip member {self._member}, at or before stored byte {self._seen:,}",
-            hint="restore another copy or an older backup: `recovery backups list`",
-        )
-
-    def _fill(self) -> bool:
-        """Append the next stored chunk; False at the end."""
-        for chunk in self._chunks:
-            if chunk:
-                self._rest += chunk
-                self._seen += len(chunk)
-                return True
-        return False
-
-    def _take(self, count: int, what: str) -> bytes:
-        while len(self._rest) < count:
-            if not self._fill():
-                raise self._bad(f"it ends inside {what}")
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return taken
-
-    def _more_members(self) -> bool:
-        while not self._rest:
-            if not self._fill():
-                return False
-        if self._rest[0] == 0 and self._member:
-            # Tapes and block devices pad with zeros, which gzip ignores too; anything else was not written by gzip.
-            while True:
-                if self._rest.strip(b"\0"):
-                    raise self._bad("there are bytes after the last gzip member that belong to no member")
-                self._rest = b""
-                if not self._fill():
-                    return False
-        return True
-
-    def _header(self) -> None:
-        fixed = self._take(10, "a member's header")
-        if fixed[:2] != b"\x1f\x8b":
-            what = "there are bytes after the last gzip member" if self._member > 1 else "it is neither gzip nor text"
-            raise self._bad(what)
-        method, flags = fixed[2], fixed[3]
-        if method != 8 or flags & 0xE0:
-            raise self._bad("a member's header is not one that gzip writes")
-        header = fixed
-        if flags & 4:
-            length = self._take(2, "a member's header")
-            header += length + self._take(int.from_bytes(length, "little"), "a member's header")
-        for flag in (8, 16):  # file name, comment: both end with a zero byte
-            if flags & flag:
-                header += self._zero_terminated()
-        if flags & 2:
-            stored = int.from_bytes(self._take(2, "a member's header"), "little")
-            if stored != isal_zlib.crc32(header) & 0xFFFF:
-                raise self._bad("a member's header does not match its checksum")
-
-    def _zero_terminated(self) -> bytes:
-        text = b""
-        while (byte := self._take(1, "a member's header")) != b"\0":
-            text += byte
-            if len(text) > 65536:
-                raise self._bad("a member's header has no end")
-        return text + b"\0"
-
-    def _body(self) -> Iterator[bytes]:
-        stream = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
-        crc, length = 0, 0
-        data, self._rest = self._rest, b""
-        while not stream.eof:
-            if not data and stream.needs_input:
-                if not self._fill():
-                    raise self._bad("it ends inside compressed data")
-                data, self._rest = self._rest, b""
-            try:
-                piece = stream.decompress(data, self._piece)
-            except _ISAL_ERROR as error:
-                raise self._bad(f"its compressed data cannot be inflated ({error})") from error
-            data = b""
-            if piece:
-                crc = isal_zlib.crc32(piece, crc)
-                length += len(piece)
-                yield piece
-        self._rest = stream.unused_data + self._rest
-        trailer = self._take(8, "a member's trailer")
-        if int.from_bytes(trailer[:4], "little") != crc:
-            raise self._bad("a member's CRC-32 does not match its data")
-        if int.from_bytes(trailer[4:], "little") != length & 0xFFFFFFFF:
-            raise self._bad("a member's length does not match its data")
 
 
 def _identity(file: IO[bytes]) -> tuple[int, int, int]:

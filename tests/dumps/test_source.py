@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recovery.dumps.source import SpoolSource, inflate, open_dump
+from recovery.dumps.members import inflate
+from recovery.dumps.source import SpoolSource, open_dump
 from recovery.errors import BadDumpError, EnvironmentLacksError, RefusedError, UsageError
 
 if TYPE_CHECKING:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from localcloud import daemon
 from localcloud.settings import DEFAULT_PORT, Instance, LocalcloudError, Settings, default_home, running_instance
@@ -176,6 +174,10 @@ def status(*, home: HomeOption = default_home(), as_json: JsonOption = False) ->
         return
     first = ("kind", "name", "region", "state", "address")
     columns = [*first, *sorted({key for row in rows for key in row} - set(first))]
+    # The one command that draws: the others, of which a start is two, need not wait for these.
+    from rich.console import Console  # noqa: PLC0415  # as said above
+    from rich.table import Table  # noqa: PLC0415  # as said above
+
     table = Table()
     for column in columns:
         table.add_column(column, no_wrap=True)

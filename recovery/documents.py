@@ -102,12 +102,13 @@ class PruneDocument(_Document):
 
 
 class RestorePlanDocument(_Document):
-    """`recovery restore --dry-run`."""
+    """`recovery restore --dry-run`; `resumes` is the database that `--resume` would go on with, if any."""
 
     dry_run: Literal[True] = True
     source: str
     target: str
     target_state: str
+    resumes: str | None = None
     space: Space
 
 

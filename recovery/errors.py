@@ -79,6 +79,10 @@ class EnvironmentLacksError(RecoveryError):
     exit_code = EXIT_LACKING
 
 
+class ConnectionLostError(EnvironmentLacksError):
+    """Raised when a server that was there is gone: work that can be resumed leaves what it needs for that."""
+
+
 class RunInterruptedError(RecoveryError):
     """Raised when the operator stopped the run."""
 

@@ -16,14 +16,20 @@ import pydantic
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.reader import DumpReader, check
 from recovery.dumps.source import open_dump
-from recovery.errors import EnvironmentLacksError, RecoveryError
+from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.loading import statistics
 from recovery.loading.loader import Loader, Moment
 from recovery.loading.notes import Note, Notes
 from recovery.loading.pool import Pool
 from recovery.loading.rules import Rulebook
 from recovery.loading.session import Session, connect, explain
-from recovery.loading.side import admin_database, drop_interrupted, side_database, target_name
+from recovery.loading.side import (
+    admin_database,
+    drop_interrupted,
+    look_at_interrupted,
+    side_database,
+    target_name,
+)
 from recovery.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -32,9 +38,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from recovery.dumps.manifest import Manifest
+    from recovery.dumps.source import DumpSource
+    from recovery.loading.leftovers import Interrupted
     from recovery.loading.side import SideDatabase
 
-__all__ = ["DumpFacts", "Note", "Phase", "RestoreResult", "drop_interrupted", "restore"]
+__all__ = ["DumpFacts", "Note", "Phase", "RestoreResult", "drop_interrupted", "find_resumable", "restore"]
 
 # Reading a dump of this size twice costs a moment; a larger one is checked while it loads into the side database, which
 # finds the same faults before the target is touched, only later.
@@ -54,9 +62,10 @@ class Phase(pydantic.BaseModel):
 class RestoreResult(pydantic.BaseModel):
     """What a restore did.
 
-    ``bytes`` counts the dump as stored, ``data_bytes`` the text of its COPY rows; ``rows`` are those of COPY blocks.
-    ``row_counts`` maps "schema.table" to the rows the dump's text holds; tables whose rows cannot be counted there are
-    left out.
+    ``bytes`` counts the dump as stored, ``data_bytes`` the text of its rows; ``tables`` and ``rows`` are those of COPY
+    blocks and of INSERTs of nothing but literals.  ``row_counts`` maps "schema.table" to the rows the dump's text
+    holds; tables whose rows cannot be counted there are left out.  ``resumed_tables`` and ``resumed_rows`` are how much
+    of ``tables`` and ``rows`` an interrupted restore had loaded and this one did not load again.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)
@@ -73,6 +82,8 @@ class RestoreResult(pydantic.BaseModel):
     phases: list[Phase]
     notes: list[Note]
     row_counts: dict[str, int]
+    resumed_tables: int = 0
+    resumed_rows: int = 0
     server_version: str | None
     pg_dump_version: str | None
 
@@ -89,21 +100,28 @@ def restore(
     stdin: IO[bytes] | None = None,
     check_first: bool | None = None,
     jobs: int | None = None,
+    resume: bool = False,
 ) -> RestoreResult:
     """Restore the dump at ``source`` (FILE, s3://bucket/key or "-") into the database that ``dsn`` names.
 
     ``check_first`` reads the whole dump once before anything is created on the server; by default that is done for
     dumps up to CHECK_FIRST_BYTES.  ``jobs`` sessions load at once, by default one per core of this machine, 2 to 8.
+    ``resume`` goes on where an interrupted restore of the same dump into the same target stopped: the whole dump is
+    read and checked again, but what is known to be loaded is not loaded again.
 
     Raises BadDumpError (damaged, cut off, not the manifest's, not SQL), RefusedError (target not empty and not
-    ``replace``; another restore running), EnvironmentLacksError (server, S3 or an extension missing), RecoveryError
-    (the server refused a statement).  After any of them the target is as it was.
+    ``replace``; another restore running; nothing there that ``resume`` could go on with), EnvironmentLacksError
+    (server, S3 or an extension missing), ConnectionLostError (the server was there and is gone), RecoveryError (the
+    server refused a statement).  After any of them the target is as it was.
     """
     started = Moment.now()
     jobs = jobs if jobs is not None else min(8, max(2, os.cpu_count() or 2))
     notes = Notes()
     clock = _Clock()
     with open_dump(source, s3=s3, region=region, stdin=stdin) as dump, _in_words(dsn):
+        known_by = _known_by(dump, manifest)
+        if resume and known_by is None:
+            raise _read_once(dump)
         first = check_first if check_first is not None else dump.size <= CHECK_FIRST_BYTES
         extensions: list[str] = []
         if first:
@@ -113,7 +131,9 @@ def restore(
             _refuse_missing_extensions(dsn, extensions)
         with contextlib.ExitStack() as stack:
             with clock.phase("create"):
-                side = stack.enter_context(side_database(dsn, replace=replace, notes=notes))
+                side = stack.enter_context(
+                    side_database(dsn, replace=replace, notes=notes, dump=known_by, resume=resume)
+                )
                 rulebook = Rulebook()
                 session, *sessions = _sessions(stack, side, rulebook, notes, count=jobs + 1)
                 for worker in sessions:
@@ -123,7 +143,7 @@ def restore(
                 pool = Pool(sessions)
                 stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
-            loader = Loader(reader, session, pool, notes, stored=dump.size, progress=progress)
+            loader = Loader(reader, session, pool, notes, side.bookmark, stored=dump.size, progress=progress)
             with clock.phase("load"):
                 loader.run()
             clock.split("build", loader.rows_ended)
@@ -151,9 +171,37 @@ def restore(
             phases=clock.phases,
             notes=notes.all(),
             row_counts={f"{schema}.{name}": rows for (schema, name), rows in facts.tables.items()},
+            resumed_tables=side.bookmark.tables_kept,
+            resumed_rows=side.bookmark.rows_kept,
             server_version=facts.server_version,
             pg_dump_version=facts.pg_dump_version,
         )
+
+
+def find_resumable(dump: DumpSource, dsn: str, manifest: Manifest | None = None) -> Interrupted | None:
+    """Return what a restore with ``resume`` would go on with, None when it would begin anew; nothing is changed.
+
+    Raises RefusedError as such a restore would.
+    """
+    known_by = _known_by(dump, manifest)
+    if known_by is None:
+        raise _read_once(dump)
+    with _in_words(dsn):
+        return look_at_interrupted(dsn, known_by)
+
+
+def _read_once(dump: DumpSource) -> RefusedError:
+    return RefusedError(
+        f"a restore of {dump.name} cannot be resumed: it is read once and cannot be asked for again",
+        hint="restore it without --resume; from a file or from S3 it could be resumed",
+    )
+
+
+def _known_by(dump: DumpSource, manifest: Manifest | None) -> dict[str, str | int] | None:
+    """What tells this dump from another one: its manifest's checksum, wherever it lies, or what its source knows."""
+    if dump.identity is None or manifest is None:
+        return dump.identity
+    return {"sha256": manifest.sha256, "size": manifest.size}
 
 
 @contextlib.contextmanager

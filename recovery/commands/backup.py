@@ -25,7 +25,7 @@ from recovery.dumps.writer import take_backup
 from recovery.errors import BadDumpError, CheckFailedError, EnvironmentLacksError, UsageError
 from recovery.loading.side import drop_interrupted, look_at_target
 from recovery.progress import Progress, ProgressEvent
-from recovery.restore import restore
+from recovery.restore import find_resumable, restore
 from recovery.space import look_at_space, refuse_too_little
 
 backups = typer.Typer(help="The backups that exist, here and in both regions.", no_args_is_help=True)
@@ -210,6 +210,9 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     clean_up: Annotated[  # noqa: FBT002  # an option
         bool, typer.Option("--drop-interrupted", help="Restore nothing; drop what killed restores into it left behind.")
     ] = False,
+    resume: Annotated[  # noqa: FBT002  # an option
+        bool, typer.Option("--resume", help="Go on where a restore of the same dump that was interrupted stopped.")
+    ] = False,
     ignore_space: Annotated[  # noqa: FBT002  # an option
         bool, typer.Option("--ignore-space", help="Go on although the server's disk is estimated to be too small.")
     ] = False,
@@ -227,6 +230,8 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
 
     Example: recovery restore dump.sql.gz --to postgresql://postgres@localhost/agentverse --replace --jobs 8
 
+    Example: recovery restore latest --to postgresql://postgres@localhost/agentverse --resume
+
     Example: gunzip -c dump.sql.gz | recovery restore - --to postgresql://postgres@localhost/agentverse
 
     Example: recovery restore --drop-interrupted --to postgresql://postgres@localhost/agentverse
@@ -234,6 +239,8 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     here = session(context)
     refuse_password(to, "--to")
     target = database_of(to, "--to")
+    if clean_up and resume:
+        raise UsageError("--resume and --drop-interrupted exclude each other.", hint="Give one of them.")
     if clean_up:
         _drop_interrupted(here, to, target, dry_run=dry_run)
         return
@@ -241,16 +248,22 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     s3 = clients("s3") if clients else None
     space = look_at_space(to, manifest)
     here.screen.say(space.line, "dim")
-    if not ignore_space:
+    if not (ignore_space or resume):  # what the interrupted restore left is part of what is needed and of what is taken
         refuse_too_little(space)
     if dry_run:
         with open_dump(source, s3=s3, stdin=sys.stdin.buffer) as dump:
+            left = find_resumable(dump, to, manifest) if resume else None
             check(dump, manifest)
         _, state = look_at_target(to, replace=replace)
         before = "does not exist yet" if state is None else "would be replaced" if replace else "is empty"
         here.screen.text(f"{source} could be restored into {target}, which {before}; nothing was changed.")
+        if left is not None:
+            here.screen.text(f"It would go on with {left.rows} rows in {left.tables} tables in {left.name}.")
+        elif resume:
+            here.screen.text("It would begin anew: the interrupted restore had not come to rows.")
         if here.screen.as_json:
-            plan = RestorePlanDocument(source=source, target=target, target_state=before, space=space)
+            resumes = left.name if left else None
+            plan = RestorePlanDocument(source=source, target=target, target_state=before, resumes=resumes, space=space)
             here.screen.document(plan.document())
         return
     if replace:
@@ -264,6 +277,7 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
         s3=s3,
         stdin=sys.stdin.buffer,
         jobs=jobs,
+        resume=resume,
     )
     if here.screen.as_json:
         here.screen.document(result.model_dump(mode="json"))

@@ -11,6 +11,7 @@ and the text must end with pg_dump's own last line; what it inflates to is not p
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import selectors
@@ -100,6 +101,7 @@ class ArchiveSource(DumpSource):
             if form == "tar":
                 self._refuse_cut_tar()
             self._program = self._fitting_program()
+            self.identity = self._identify()
         except BaseException:
             self.close()
             raise
@@ -216,6 +218,14 @@ class ArchiveSource(DumpSource):
             return tuple((file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in files)
         except OSError as error:
             raise EnvironmentLacksError(f"the archive {self.name} can no longer be read", detail=str(error)) from error
+
+    def _identify(self) -> dict[str, str | int] | None:
+        """The archive and the program that reads it, whose text may differ from another version's."""
+        if self.form == "directory":
+            files = hashlib.sha256(repr(self._identity).encode()).hexdigest()
+            return {"files": files, "program": str(self._program)}
+        known = self._original.identity if self._original is not None else None
+        return None if known is None else {**known, "program": str(self._program)}
 
     def _damaged(self, words: str) -> BadDumpError:
         return BadDumpError(

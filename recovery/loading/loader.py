@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from recovery.dumps.statements import CopyBlock
+import psycopg
+
+from recovery.dumps.statements import CopyBlock, Inserts
+from recovery.loading.bookmark import Rows
 from recovery.loading.feed import Budget, Feed
 from recovery.loading.plan import (
     ALL_DATA,
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from recovery.dumps.reader import DumpReader
     from recovery.dumps.statements import Statement, TableName
+    from recovery.loading.bookmark import Bookmark
     from recovery.loading.notes import Notes
     from recovery.loading.pool import Pool
     from recovery.loading.session import Session
@@ -60,6 +65,19 @@ SELECT c.relkind = 'r' AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.
   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 _PLAIN_TABLE = "SELECT relkind = 'r' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
+# Whether INSERTs of an ordinary or partitioned table do the same in one transaction as each in its own: nothing is put
+# off until a transaction's end, and no program looks at them.
+_TOGETHER = """
+SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable OR NOT tgisinternal)
+  FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
+"""
+# Whether rows go, or may go, to another server, of which no transaction here takes them back.
+_FOREIGN = """
+SELECT c.relkind = 'f' OR c.relkind = 'p' AND EXISTS (
+  SELECT FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class p ON p.oid = t.relid WHERE p.relkind = 'f')
+  FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
+"""
 
 # A role sees the progress of its own sessions.  The index itself has no name for others before it is committed.
 _INDEXES_UNDER_WAY = b"""
@@ -82,38 +100,53 @@ class Moment:
         return cls(time.monotonic(), time.process_time())
 
 
-@dataclasses.dataclass
-class _Table:
-    """Rows of one COPY block: what the dump has, what the server took."""
+@dataclasses.dataclass(frozen=True)
+class _Late:
+    """A step that waits for the next barrier, of the statement with this ordinal: which of how many it is."""
 
-    name: str
-    taken: int = 0
-    block: CopyBlock | None = None
+    step: Step
+    statement: Statement
+    ordinal: int
+    number: int
+    of: int
 
 
 class Loader:
-    """Loads what a reader reads through a main session and a pool of others; counts as it goes."""
+    """Loads what a reader reads through a main session and a pool of others; counts as it goes.
+
+    Every statement and block has an ordinal in the dump, by which the bookmark knows what need not be done again.
+    """
 
     def __init__(
-        self, reader: DumpReader, main: Session, pool: Pool, notes: Notes, *, stored: int, progress: Progress
+        self,
+        reader: DumpReader,
+        main: Session,
+        pool: Pool,
+        notes: Notes,
+        bookmark: Bookmark,
+        *,
+        stored: int,
+        progress: Progress,
     ) -> None:
         self._reader = reader
         self._main = main
         self._pool = pool
         self._notes = notes
+        self._bookmark = bookmark
         self._stored = stored
         self._progress = progress
         self._started = time.monotonic()
         self._reported = 0.0
         self._settings: Mapping[str, Statement] = {}
-        self._deferred: list[Statement] = []
-        self._late: list[Step] = []
+        self._deferred: list[tuple[Statement, int]] = []
+        self._late: list[_Late] = []
         self._sizes: dict[str, int] = {}  # bytes of rows by claim
         self._serial = False  # after a statement that only the main session can follow
         self._alone = False  # between SET SESSION AUTHORIZATION or BEGIN and its end
         self._budget = Budget(_BYTES_UNDER_WAY, lambda: pool.stopping)
         self._counting = threading.Lock()
-        self._tables: list[_Table] = []
+        self._tables: list[Rows] = []
+        self._inserted: collections.Counter[bytes] = collections.Counter()
         self.bytes = 0
         self.rows_ended = Moment.now()
 
@@ -124,81 +157,96 @@ class Loader:
 
     @property
     def tables(self) -> int:
-        """COPY blocks loaded."""
-        return len(self._tables)
+        """COPY blocks loaded, and tables filled by INSERTs that were run together."""
+        return len(self._tables) + len(self._inserted)
 
     @property
     def rows(self) -> int:
-        """Rows the server took."""
-        return sum(table.taken for table in self._tables)
+        """Rows the server took of them."""
+        return sum(table.taken for table in self._tables) + sum(self._inserted.values())
 
     def run(self) -> None:
-        """Run everything.  Raises RecoveryError at the first thing the server refuses and no rule excuses."""
+        """Run everything.  Raises RecoveryError at the first thing the server refuses and no rule excuses.
+
+        Raises BadDumpError when a resumed restore's dump is another one than that of the interrupted restore.
+        """
         try:
-            for item in self._reader.items():
+            for item, ordinal in self._items():
                 if isinstance(item, CopyBlock):
-                    self._copy(item)
+                    self._copy(Rows(ordinal, item))
+                elif self._bookmark.passes_over(item, ordinal):
+                    self._main.worded(item)  # what is noted of its wording is noted of this restore, too
                 else:
-                    self._statement(item)
+                    self._statement(item, ordinal)
                 self._report()
+            self._bookmark.prove()
             self._barrier()
         except StoppedError:
             self._pool.check()  # raises what stopped the work
             raise
-        for table in self._tables:
-            if table.block is not None and table.block.rows != table.taken:
-                text = f"the dump has {table.block.rows} rows, the server took {table.taken}"
-                self._notes.add("rows", table.name, text)
         self._report(final=True)
+
+    def _items(self) -> Iterator[tuple[Statement | CopyBlock, int]]:
+        """Yield everything with its ordinal; INSERTs together only where they may be run together."""
+        for item in self._reader.items():
+            last = self._reader.statements
+            if isinstance(item, Inserts) and (self._serial or self._bookmark.resumes or self._main.is_in_transaction):
+                yield from zip(item.each(), range(last - len(item.rows_of_each) + 1, last + 1), strict=True)
+            else:
+                yield item, last
 
     # -- statements
 
-    def _statement(self, statement: Statement) -> None:
+    def _statement(self, statement: Statement, ordinal: int) -> None:
         if self._serial:
             self._main.execute(statement)
+            return
+        if isinstance(statement, Inserts):
+            self._insert(statement)
             return
         how = plan(statement, self._is_plain_table)
         if not isinstance(how, Setting) and may_change_settings(statement):
             self._barrier()
             self._serial = True
             self._notes.add("serial", statement.subject, "it may change settings: one session loads all that follows")
-            self._main.execute(statement)
+            self._bookmark.execute(self._main, statement, ordinal)
         else:
-            self._planned(statement, how)
+            self._planned(statement, how, ordinal)
 
-    def _planned(self, statement: Statement, how: Plan) -> None:
+    def _planned(self, statement: Statement, how: Plan, ordinal: int) -> None:
         if isinstance(how, Setting):
             if self._deferred or self._late:
                 self._barrier()  # they were written under the settings so far
             if self._main.execute(statement):
                 self._settings = {**self._settings, how.name: statement}
         elif self._alone:
-            self._main.execute(statement)
+            self._bookmark.execute(self._main, statement, ordinal)
             self._alone = self._main.is_not_itself()
         elif isinstance(how, list):
-            for step in how:
-                if step.late:
+            for number in range(self._bookmark.steps_done(ordinal), len(how)):
+                step = _Late(how[number], statement, ordinal, number, len(how))
+                if step.step.late:
                     self._late.append(step)
                 else:
                     self._submit(step)
         elif how == BESIDE:
-            self._main.execute(statement)
+            self._main.execute(statement)  # not entered in the bookmark: it may be done as often as one likes
         elif how == DEFERRED and not self._pool.is_idle:
-            self._deferred.append(statement)
+            self._deferred.append((statement, ordinal))
         else:
             self._barrier()
-            self._main.execute(statement)
+            self._bookmark.execute(self._main, statement, ordinal)
             if how == AUTHORIZATION:
                 self._alone = self._main.is_not_itself()
 
-    def _submit(self, step: Step) -> None:
-        statement = step.statement
+    def _submit(self, one: _Late) -> None:
+        step = one.step
 
         def action(session: Session) -> None:
-            session.execute(statement)
+            self._bookmark.step(session, step.statement, one.statement, one.ordinal, number=one.number, of=one.of)
 
         weight = self._sizes.get(next(iter(step.claims)), 0)
-        self._pool.submit(Work(statement.subject, step.claims, action, self._settings, weight))
+        self._pool.submit(Work(step.statement.subject, step.claims, action, self._settings, weight))
 
     def _barrier(self) -> None:
         late, self._late = self._late, []
@@ -208,8 +256,8 @@ class Loader:
             self._pool.wait(meanwhile=self._report_indexes)
         self._pool.check()
         deferred, self._deferred = self._deferred, []
-        for statement in deferred:
-            self._main.execute(statement)
+        for statement, ordinal in deferred:
+            self._bookmark.execute(self._main, statement, ordinal)
 
     def _is_plain_table(self, table: TableName) -> bool:
         return self._ask(_PLAIN_TABLE, table)
@@ -222,49 +270,107 @@ class Loader:
 
     # -- rows
 
-    def _copy(self, block: CopyBlock) -> None:
-        table = _Table(str(block.table), block=block)
-        self._tables.append(table)
+    def _insert(self, inserts: Inserts) -> None:
+        if self._deferred or self._late:
+            self._barrier()  # a trigger or a foreign key may be among them
+        self._bookmark.close(self._main, f"line {inserts.line} of the dump ({inserts.subject}) may not be run twice")
+        table, size = inserts.table, len(inserts.text)
+        self._inserted[table.sql] += 0 if inserts.passes_over_conflicts else sum(inserts.rows_of_each)
+        self.bytes += size
+        if self._alone or not table.schema or inserts.passes_over_conflicts or not self._ask(_ANY_ORDER, table):
+            self._barrier()
+            for statement in [inserts] if self._may_go_together(inserts) else inserts.each():
+                self._main.execute(statement)
+            self.rows_ended = Moment.now()
+            return
+
+        def action(session: Session) -> None:
+            session.execute(inserts)
+            self._budget.give_back(size)
+            with self._counting:
+                self.rows_ended = Moment.now()
+
+        self._budget.take(size)
+        self._sizes[claim(table)] = self._sizes.get(claim(table), 0) + size
+        claims = {claim(table): COPYING, ALL_DATA: COPYING}
+        self._pool.submit(Work(f"rows of {table}", claims, action, self._settings, math.inf))
+
+    def _may_go_together(self, inserts: Inserts) -> bool:
+        try:
+            return self._ask(_TOGETHER, inserts.table)
+        except psycopg.errors.InsufficientPrivilege:  # of the role the dump acts as: each says so itself, with its line
+            return False
+
+    def _copy(self, rows: Rows) -> None:
+        block = rows.block
+        self._tables.append(rows)
+        if self._bookmark.has(rows.ordinal):
+            self._pass_over(rows)
+            return
         if self._deferred or self._late:
             self._barrier()  # a trigger or a foreign key may be among them
         if self._serial or self._alone or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
             self._barrier()
-            table.taken = self._main.copy(block, self._counted(block))
+            if self._ask(_FOREIGN, block.table):
+                self._bookmark.close(self._main, f"rows of {block.table} go to another server")
+            self._bookmark.begin(self._main, rows)
+            self._bookmark.copy(self._main, rows, self._counted(rows))
             self.rows_ended = Moment.now()
             return
+        if claim(block.table) in self._sizes:
+            self._barrier()  # rows of an earlier block; were this one to be loaded again, they would have to stay
+        self._bookmark.begin(self._main, rows)
         feed = Feed(self._budget)
         consumers, before = 0, self.bytes
         try:
             for piece in block.pieces:
                 self.bytes += len(piece)
+                rows.seen(piece)
                 feed.put(piece, ends_row=_ends_row(piece))
                 # One session copies the table until there is more than it can take and another is free.
-                if consumers == 0 or (feed.backlog > 1 and consumers < self._pool.size and self._pool.has_idle):
-                    self._pool.submit(self._consumer(block, table, feed))
+                if consumers == 0 or (
+                    feed.backlog > 1
+                    and consumers < self._pool.size
+                    and self._pool.has_idle
+                    and self._bookmark.may_split(self._main, rows)
+                ):
                     consumers += 1
+                    rows.sessions = consumers
+                    self._pool.submit(self._consumer(rows, feed))
                 self._report()
+            rows.whole = True
         finally:
             feed.close()
         self._sizes[claim(block.table)] = self.bytes - before
         if consumers == 0:  # an empty table: the statement itself is still tried
-            self._pool.submit(self._consumer(block, table, feed))
+            self._pool.submit(self._consumer(rows, feed))
 
-    def _consumer(self, block: CopyBlock, table: _Table, feed: Feed) -> Work:
+    def _consumer(self, rows: Rows, feed: Feed) -> Work:
         def action(session: Session) -> None:
-            taken = session.copy(block, feed.pieces())
+            self._bookmark.copy(session, rows, feed.pieces())
             with self._counting:
-                table.taken += taken
                 self.rows_ended = Moment.now()
 
-        claims = {claim(block.table): COPYING, ALL_DATA: COPYING}
+        table = rows.block.table
+        claims = {claim(table): COPYING, ALL_DATA: COPYING}
         # Rows before all else, and in the dump's order: the reader waits until there is room for the next.
-        return Work(f"rows of {block.table}", claims, action, self._settings, math.inf)
+        return Work(f"rows of {table}", claims, action, self._settings, math.inf)
 
-    def _counted(self, block: CopyBlock) -> Iterator[bytes]:
-        for piece in block.pieces:
+    def _counted(self, rows: Rows) -> Iterator[bytes]:
+        for piece in rows.block.pieces:
             self.bytes += len(piece)
+            rows.seen(piece)
             yield piece
             self._report()
+        rows.whole = True
+
+    def _pass_over(self, rows: Rows) -> None:
+        """Read rows that the interrupted restore loaded, and check them like any others."""
+        before = self.bytes
+        for _ in self._counted(rows):
+            pass
+        self._sizes[claim(rows.block.table)] = self.bytes - before
+        self._bookmark.pass_over(self._main, rows)
 
     # -- progress
 

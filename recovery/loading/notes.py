@@ -9,14 +9,17 @@ import pydantic
 from recovery.errors import printable
 
 _NAMED_OBJECTS = 5
+# What a resumed restore cannot find out again, since it does not do again what these are about; and how many are kept.
+_LASTING = frozenset({"warning", "expected", "rows"})
+_MOST_LASTING = 30
 
 
 class Note(pydantic.BaseModel):
     """One departure from the dump.
 
     ``kind`` groups notes: "owner", "privileges", "setting", "comment", "not restored", "database", "clean", "exists",
-    "rows", "serial", "warning", "expected", "completeness", "left over".  ``object`` names what is concerned, the first
-    few of ``count``.
+    "rows", "serial", "warning", "expected", "completeness", "left over", "resumed".  ``object`` names what is
+    concerned, the first few of ``count``.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)
@@ -33,6 +36,7 @@ class Notes:
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str], list[str]] = {}
         self._counts: dict[tuple[str, str], int] = {}
+        self._lasting: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
 
     def add(self, kind: str, subject: str, text: str) -> None:
@@ -43,6 +47,13 @@ class Notes:
             if len(objects) < _NAMED_OBJECTS:
                 objects.append(subject)
             self._counts[kind, text] = self._counts.get((kind, text), 0) + 1
+            if kind in _LASTING and len(self._lasting) < _MOST_LASTING:
+                self._lasting.setdefault((kind, text), subject)
+
+    def lasting(self) -> list[tuple[str, str, str]]:
+        """Return kind, object and text of the first notes that a restore which is resumed would otherwise lose."""
+        with self._lock:
+            return [(kind, subject, text) for (kind, text), subject in self._lasting.items()]
 
     def all(self) -> list[Note]:
         """Return the notes in the order of their first occurrence."""

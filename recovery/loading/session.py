@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from recovery.errors import EnvironmentLacksError, RecoveryError
-from recovery.loading import expected
+from recovery.dumps.statements import Inserts
+from recovery.errors import ConnectionLostError, EnvironmentLacksError, RecoveryError
+from recovery.loading import expected, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,6 +33,9 @@ _NAME_OF = (
 
 _KEEPALIVES = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
 
+# Sessions that an administrator, a crash or a shutdown ends.
+_ENDED = frozenset({"57P01", "57P02", "57P03"})
+
 # A value in an error's context is a person's data: it belongs in no log.
 _CONTEXT_VALUE = re.compile(r': "(?:.|\n)*"')
 
@@ -44,6 +48,9 @@ _SESSION_SETTINGS = (
     b"SET transaction_timeout = 0",
     b"SET row_security = off",
     b"SET default_transaction_read_only = off",
+    # So that the server, too, soon notices a client that is gone, even in the middle of building an index.
+    b"SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6",
+    b"SET client_connection_check_interval = 5000",
 )
 
 
@@ -61,9 +68,8 @@ def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") 
         connection = psycopg.connect(make_conninfo(**parameters), autocommit=True)
         try:
             for setting in _SESSION_SETTINGS:
-                with contextlib.suppress(
-                    psycopg.errors.UndefinedObject
-                ):  # newer than the server: then it has no such limit
+                # Newer than the server: then it has no such limit.  Refused: its machine cannot check that.
+                with contextlib.suppress(psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue):
                     connection.execute(setting)
         except BaseException:
             connection.close()
@@ -81,8 +87,8 @@ def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") 
     return connection
 
 
-def explain(error: psycopg.Error, *, what: str) -> RecoveryError:
-    """Turn a server's error into ours: ``what`` says where in the restore it happened."""
+def explain(error: psycopg.Error, *, what: str, hint: str | None = None) -> RecoveryError:
+    """Turn a server's error into ours: ``what`` says where in the restore it happened, ``hint`` what to do about it."""
     state = error.sqlstate
     primary = error.diag.message_primary or str(error).strip() or type(error).__name__
     parts = [f"SQLSTATE {state}" if state else "no SQLSTATE: the connection broke"]
@@ -91,9 +97,11 @@ def explain(error: psycopg.Error, *, what: str) -> RecoveryError:
     if error.diag.context:
         parts.append(_CONTEXT_VALUE.sub("", error.diag.context.splitlines()[0]))
     kind: type[RecoveryError] = RecoveryError
-    if state is None or state[:2] in {"08", "53", "57", "58"}:
+    if state is None or state[:2] == "08" or state in _ENDED:
+        kind = ConnectionLostError
+    elif state[:2] in {"53", "57", "58"}:
         kind = EnvironmentLacksError
-    return kind(f"{what}: {primary}", detail="; ".join(parts), hint=error.diag.message_hint)
+    return kind(f"{what}: {primary}", detail="; ".join(parts), hint=hint or error.diag.message_hint)
 
 
 class Session:
@@ -105,40 +113,70 @@ class Session:
         self._notes = notes
         self._subject = "session"
         self._adopted: dict[str, Statement] = {}
+        self.excuse: str | None = None
         connection.add_notice_handler(self._notice)
         row = connection.execute("SELECT current_user").fetchone()
         self._user = None if row is None else row[0]
         # A commit need not wait for the disk: the swap's commit does, and what was logged before it is then on disk.
         connection.execute("SET synchronous_commit = off")
 
-    def execute(self, statement: Statement) -> bool:
-        """Run one statement as it stands in the dump; False when a rule left it out or excused its failure.
-
-        Raises RecoveryError with line, object, SQLSTATE and the server's message otherwise.
-        """
-        reason = self._rulebook.left_out(statement)
-        if reason is not None:
-            self._notes.add("database", statement.subject, reason)
-            return False
-        self._subject = statement.subject
+    def worded(self, statement: Statement) -> Statement | None:
+        """Return the statement as this server can take it, with a note where that is another one; None for none."""
         worded = self._rulebook.worded_for(statement, self.connection.info.server_version)
         if worded is not statement:
             self._notes.add("privileges", statement.subject, "the server does not know the privilege MAINTAIN")
-            if worded is None:
-                return False
-            statement = worded
+        return worded
+
+    def execute(self, statement: Statement, *, also: bytes = b"") -> bool:
+        """Run one statement as it stands in the dump; False when a rule left it out or excused its failure.
+
+        What is to be done ``also`` is done in the same transaction.  ``excuse`` is then the kind of the note.
+        Raises RecoveryError with line, object, SQLSTATE and the server's message otherwise, or ActiveSqlTransaction
+        from a statement that does not share a transaction with another one.
+        """
+        self.excuse = None
+        if isinstance(statement, Inserts):
+            self._insert(statement)
+            return True
+        reason = self._rulebook.left_out(statement)
+        if reason is not None:
+            self.excuse = "database"
+            self._notes.add(self.excuse, statement.subject, reason)
+            return False
+        self._subject = statement.subject
+        known = self.worded(statement)
+        if known is None:
+            self.excuse = "privileges"
+            return False
+        statement = known
         try:
-            # Without parameters psycopg uses the simple protocol and sends the bytes as they are.
-            self.connection.execute(statement.text)
+            # Without parameters psycopg uses the simple protocol and sends the bytes as they are; several statements
+            # in one message are one transaction.
+            self.connection.execute(statement.text + also)
         except psycopg.Error as error:
+            if also and isinstance(error, psycopg.errors.ActiveSqlTransaction):
+                raise
             excuse = None
             if self.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
                 excuse = self._rulebook.excuse(statement, error)
             if excuse is None:
-                raise explain(error, what=f"line {statement.line} of the dump, {statement.subject}") from error
-            self._notes.add(excuse[0], statement.subject, excuse[1])
+                raise self._explain(error, statement) from error
+            self.excuse = excuse[0]
+            self._notes.add(self.excuse, statement.subject, excuse[1])
             return False
         return True
+
+    def _insert(self, inserts: Inserts) -> None:
+        """Run INSERTs in one message, which is one transaction; if any fails none is done, then each is run alone."""
+        self._subject = inserts.subject
+        try:
+            self.connection.execute(inserts.text)
+        except psycopg.Error as error:
+            status = self.connection.info.transaction_status
+            if status != psycopg.pq.TransactionStatus.IDLE or isinstance(error, psycopg.errors.QueryCanceled):
+                raise self._explain(error, inserts) from error
+            for statement in inserts.each():
+                self.execute(statement)
 
     def use_memory(self, share: int) -> None:
         """Let index builds use this session's part, one of ``share``, of half of what the server caches with.
@@ -171,9 +209,14 @@ class Session:
                 self.execute(statement)
                 self._adopted[name] = statement
 
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the dump has begun a transaction and not ended it."""
+        return self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+
     def is_not_itself(self) -> bool:
         """Whether it is inside a transaction or acts as another role, so that what follows belongs to it alone."""
-        if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        if self.is_in_transaction:
             return True
         row = self.connection.execute("SELECT current_user <> %s", [self._user]).fetchone()
         return row != (False,)
@@ -205,12 +248,17 @@ class Session:
                             copy.write(piece[start : start + _WRITE_BYTES])
                 return cursor.rowcount
         except psycopg.Error as error:
-            what = f"line {block.statement.line} of the dump, rows of {block.table}"
-            raise explain(error, what=what) from error
+            raise self._explain(error, block.statement, f"rows of {block.table}") from error
 
     def close(self) -> None:
         """Close the connection; the server rolls back what was not committed."""
         self.connection.close()
+
+    def _explain(self, error: psycopg.Error, statement: Statement, subject: str | None = None) -> RecoveryError:
+        what = f"line {statement.line} of the dump, {subject or statement.subject}"
+        user = self.connection.info.parameter_status("session_authorization")  # the server reports each change of it
+        hint = rules.hint(statement, error, str(user), acting=user != self._user)
+        return explain(error, what=what, hint=hint)
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":

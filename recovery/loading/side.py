@@ -2,7 +2,7 @@
 
 Until that transaction commits the target is not touched; when anything fails before it, the side database is dropped.
 What a killed restore leaves is known by its name and its comment, and is told from a running restore's by an advisory
-lock that ends with the session holding it.
+lock that ends with the session holding it.  Another restore of the same dump may go on from there.
 """
 
 from __future__ import annotations
@@ -10,16 +10,31 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import re
 import secrets
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import stamina
 from psycopg import sql
 
-from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
+from recovery.errors import ConnectionLostError, EnvironmentLacksError, RecoveryError, RefusedError
+from recovery.loading.bookmark import Bookmark
+from recovery.loading.leftovers import (
+    Dump,
+    Interrupted,
+    admin_database,
+    disconnect,
+    drop_database,
+    drop_interrupted,
+    drop_leftovers,
+    find_interrupted,
+    make_mark,
+    side_name,
+    suffixed,
+    take_lock,
+    target_name,
+)
 from recovery.loading.session import connect, explain
 from recovery.loading.state import DatabaseState, read_state
 
@@ -29,11 +44,15 @@ if TYPE_CHECKING:
     from recovery.loading.notes import Notes
     from recovery.loading.session import Connection
 
-_MARK = "agentverse-dr"
-_LEFTOVER = re.compile(r".*_(?:restoring|replaced)_\d{14}_[0-9a-f]{6}\Z", re.DOTALL)
-_LOCK_CLASS = 0x41564452  # "AVDR": our advisory locks among everybody's
-_LOCK_SECONDS = 5.0
-_LONGEST_NAME = 63  # bytes, PostgreSQL's NAMEDATALEN - 1
+__all__ = [
+    "SideDatabase",
+    "admin_database",
+    "drop_interrupted",
+    "look_at_interrupted",
+    "look_at_target",
+    "side_database",
+    "target_name",
+]
 
 # What a user makes, as opposed to what every database has or an extension brought.
 _USER_OBJECTS = """
@@ -65,7 +84,15 @@ class SideDatabase:
     """One restore's side database.  Use :func:`side_database`, which creates, locks and cleans up."""
 
     def __init__(
-        self, dsn: str, admin: Connection, target: str, state: DatabaseState | None, notes: Notes, *, replace: bool
+        self,
+        dsn: str,
+        admin: Connection,
+        target: str,
+        state: DatabaseState | None,
+        notes: Notes,
+        *,
+        replace: bool,
+        dump: Dump | None,
     ) -> None:
         self._dsn = dsn
         self._admin = admin
@@ -74,8 +101,11 @@ class SideDatabase:
         self._notes = notes
         self._replace = replace
         stamp = f"{dt.datetime.now(dt.UTC):%Y%m%d%H%M%S}_{secrets.token_hex(3)}"
-        self.name = _suffixed(target, f"_restoring_{stamp}")
-        self._replaced = _suffixed(target, f"_replaced_{stamp}")
+        self.name = side_name(target, stamp)
+        self._replaced = suffixed(target, f"_replaced_{stamp}")
+        self._mark = make_mark("restoring", target, admin, dump)
+        never = "its dump is read once and cannot be asked for again" if dump is None else None
+        self.bookmark = Bookmark(self.name, self._mark, notes, never=never)
         self._exists = False
         self._swapped = False
 
@@ -85,12 +115,14 @@ class SideDatabase:
 
     def create(self) -> None:
         """Create it with the encoding and locale of the target."""
-        _lock(self._admin, self.name)
+        take_lock(self._admin, self.name)
         clauses = self._state.create_clauses() if self._state is not None else sql.SQL("TEMPLATE template0")
         try:
             self._exists = True  # from here on it may, even when the answer never comes
             self._admin.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(self.name), clauses))
-            self._admin.execute(_comment_on(self.name, _mark("restoring", self.target)))
+            self._admin.execute(_comment_on(self.name, self.bookmark.comment()))
+            if self._state is not None:
+                self._state.let_create(self._admin, self.name)
         except psycopg.errors.InsufficientPrivilege as error:
             raise EnvironmentLacksError(
                 "the role may not create the database that is loaded beside the target",
@@ -99,6 +131,30 @@ class SideDatabase:
             ) from error
         except psycopg.Error as error:
             raise explain(error, what=f"creating {self.name} beside {self.target}") from error
+
+    def resume(self) -> bool:
+        """Go on with what an interrupted restore left instead; False when that is nothing.
+
+        Raises RefusedError when there is no such restore or one that cannot be gone on with.
+        """
+        left = find_interrupted(self._admin, self.target, self._mark)
+        if left is None:
+            return False
+        _refuse_other_locale(self._admin, left, self.target, self._state)
+        self.name, self._exists = left.name, True
+        self.bookmark = Bookmark(self.name, {**self._mark, "since": left.since}, self._notes, earlier=left.progress)
+        text = (
+            f"{left.rows} rows in {left.tables} tables are from the restore that began {left.since} and was interrupted"
+        )
+        self._notes.add("resumed", self.target, text)
+        return True
+
+    def keep(self) -> bool:
+        """Leave the side database to a later restore if that can go on with it; says whether it can."""
+        kept = self._exists and self.bookmark.is_written and self.bookmark.never is None
+        if kept:
+            self._exists = False
+        return kept
 
     def swap(self) -> None:
         """Give the side database the target's state and name; what the target was before stays beside it.
@@ -115,8 +171,8 @@ class SideDatabase:
                 on=psycopg.errors.ObjectInUse, attempts=6, wait_initial=0.2, wait_max=2
             ):
                 with attempt:
-                    self._disconnect(self.name)
-                    self._disconnect(self.target)
+                    disconnect(self._admin, self.name)
+                    disconnect(self._admin, self.target)
                     self._rename()
         except psycopg.errors.ObjectInUse as error:
             raise RecoveryError(
@@ -169,17 +225,11 @@ class SideDatabase:
         with self._admin.transaction():
             if self._state is not None:
                 self._admin.execute(_rename(self.target, self._replaced))
-                self._admin.execute(_comment_on(self._replaced, _mark("replaced", self.target)))
+                self._admin.execute(
+                    _comment_on(self._replaced, json.dumps(make_mark("replaced", self.target, self._admin)))
+                )
             self._admin.execute(_rename(self.name, self.target))
             self._admin.execute(_comment_on(self.target, self._state.comment if self._state else None))
-
-    def _disconnect(self, database: str) -> None:
-        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):  # then the rename says who is connected
-            self._admin.execute(
-                "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
-                " WHERE datname = %s AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend'",
-                [database],
-            )
 
     def _users(self) -> str:
         rows = self._admin.execute(
@@ -191,52 +241,40 @@ class SideDatabase:
 
 
 @contextlib.contextmanager
-def side_database(dsn: str, *, replace: bool, notes: Notes) -> Iterator[SideDatabase]:
+def side_database(
+    dsn: str, *, replace: bool, notes: Notes, dump: Dump | None = None, resume: bool = False
+) -> Iterator[SideDatabase]:
     """Create the side database for a restore into the DSN's database, and drop it on the way out unless it was swapped.
 
-    Raises RefusedError when the target holds something and ``replace`` is false, or another restore into it is running;
-    EnvironmentLacksError when the role may not do what is needed.
+    ``dump`` is what the dump is known by again, None for one that cannot be read again; with ``resume`` the side
+    database that an interrupted restore of it left is gone on with.  When the connection is lost, what can be resumed
+    stays.
+
+    Raises RefusedError when the target holds something and ``replace`` is false, another restore into it is running, or
+    there is nothing that can be resumed; EnvironmentLacksError when the role may not do what is needed.
     """
     target = target_name(dsn)
     with contextlib.closing(connect(dsn, database=admin_database(target))) as admin:
-        _lock(admin, target)  # before looking: what another restore finishes in between would be given up for this one
+        take_lock(admin, target)  # before looking: what another restore finishes in between would be given up for this
         state = look_at_target(dsn, replace=replace)[1]
-        for name in _drop_interrupted(admin, target):
-            notes.add("left over", name, "left by an earlier restore that was interrupted: dropped")
+        side = SideDatabase(dsn, admin, target, state, notes, replace=replace, dump=dump)
+        if not (resume and side.resume()):
+            for name in drop_leftovers(admin, target):
+                notes.add("left over", name, "left by an earlier restore that was interrupted: dropped")
         if state is None:
             notes.add("database", target, "it did not exist and was created")
-        side = SideDatabase(dsn, admin, target, state, notes, replace=replace)
         try:
-            side.create()
+            if not side.bookmark.resumes:
+                side.create()
             yield side
+        except (ConnectionLostError, psycopg.Error) as error:
+            lost = explain(error, what=f"restoring into {target}") if isinstance(error, psycopg.Error) else error
+            if not isinstance(lost, ConnectionLostError) or not side.keep():
+                raise
+            hint = f"`recovery restore --resume` goes on with what is in {side.name}; --drop-interrupted drops it"
+            raise ConnectionLostError(lost.message, detail=lost.detail, hint=hint) from error
         finally:
             side.drop()
-
-
-def drop_interrupted(dsn: str, *, dry_run: bool = False) -> list[str]:
-    """Drop what interrupted restores into the DSN's database left behind, and return the names; or only name it.
-
-    Databases of a restore that is still running are left alone.
-    """
-    target = target_name(dsn)
-    with contextlib.closing(connect(dsn, database=admin_database(target), purpose="clean-up")) as admin:
-        return _drop_interrupted(admin, target, dry_run=dry_run)
-
-
-def target_name(dsn: str) -> str:
-    """Return the database a DSN means, as libpq would choose it."""
-    defaults = {option.keyword: option.val for option in psycopg.pq.Conninfo.get_defaults() if option.val is not None}
-    given = psycopg.conninfo.conninfo_to_dict(dsn)
-    name = given.get("dbname") or _text(defaults.get(b"dbname")) or given.get("user") or _text(defaults.get(b"user"))
-    if not name:
-        raise EnvironmentLacksError("the address of the database names no database", hint="add dbname=NAME to it")
-    return str(name)
-
-
-def drop_database(admin: Connection, name: str) -> None:
-    """Drop a database and end the sessions in it."""
-    force = sql.SQL(" WITH (FORCE)") if admin.info.server_version >= 130000 else sql.SQL("")
-    admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}{}").format(sql.Identifier(name), force))
 
 
 def look_at_target(dsn: str, *, replace: bool) -> tuple[str, DatabaseState | None]:
@@ -260,6 +298,32 @@ def look_at_target(dsn: str, *, replace: bool) -> tuple[str, DatabaseState | Non
     return target, state
 
 
+def look_at_interrupted(dsn: str, dump: Dump) -> Interrupted | None:
+    """Return what `resume` would go on with, None when that is nothing but a database without rows; changes nothing.
+
+    Raises RefusedError when there is no interrupted restore of this dump, or one that cannot be gone on with.
+    """
+    target = target_name(dsn)
+    with contextlib.closing(connect(dsn, database=admin_database(target))) as admin:
+        left = find_interrupted(admin, target, make_mark("restoring", target, admin, dump), dry_run=True)
+        if left is not None:
+            _refuse_other_locale(admin, left, target, read_state(admin, target))
+    return left
+
+
+def _refuse_other_locale(admin: Connection, left: Interrupted, target: str, state: DatabaseState | None) -> None:
+    made = read_state(admin, left.name)
+    if made is None or state is None:
+        return
+    one, other = (each.create_clauses().as_string(admin) for each in (made, state))
+    if one != other:
+        raise RefusedError(
+            f"the interrupted restore into {target} cannot be resumed: the target is another database now",
+            detail=f"what it left was made with {one}; the target is one with {other}",
+            hint="restore again without --resume",
+        )
+
+
 def _refuse_content(dsn: str, problem: str) -> None:
     with contextlib.closing(connect(dsn)) as connection:
         found = connection.execute(_USER_OBJECTS).fetchmany(6)
@@ -272,77 +336,9 @@ def _refuse_content(dsn: str, problem: str) -> None:
         )
 
 
-def _drop_interrupted(admin: Connection, target: str, *, dry_run: bool = False) -> list[str]:
-    rows = admin.execute(
-        "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database ORDER BY datname"
-    ).fetchall()
-    dropped = []
-    for name, comment in rows:
-        if not _LEFTOVER.match(name) or not _is_ours(name, comment, target):
-            continue
-        if not _try_lock(admin, name):  # its restore is running
-            continue
-        if not dry_run:
-            drop_database(admin, name)
-        dropped.append(name)
-    return dropped
-
-
-def _is_ours(name: str, comment: str | None, target: str) -> bool:
-    if comment is None:  # killed between creating and marking it
-        return any(name == _suffixed(target, name[name.rindex(part) :]) for part in ("_restoring_",) if part in name)
-    try:
-        mark = json.loads(comment)
-    except ValueError:
-        return False
-    return isinstance(mark, dict) and mark.get("made_by") == _MARK and mark.get("target") == target
-
-
-def _mark(role: str, target: str) -> str:
-    return json.dumps(
-        {
-            "made_by": _MARK,
-            "role": role,
-            "target": target,
-            "since": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        }
-    )
-
-
-def _lock(admin: Connection, name: str) -> None:
-    # A busy server notices a moment late that the session of a restore that ended has gone, and with it its lock.
-    for attempt in stamina.retry_context(on=RefusedError, attempts=None, timeout=_LOCK_SECONDS, wait_max=0.5):
-        with attempt:
-            if not _try_lock(admin, name):
-                raise RefusedError(
-                    f"another restore into {name} is running",
-                    hint="wait for it to end; pg_stat_activity shows its session",
-                )
-
-
-def _try_lock(admin: Connection, name: str) -> bool:
-    row = admin.execute("SELECT pg_catalog.pg_try_advisory_lock(%s, hashtext(%s))", [_LOCK_CLASS, name]).fetchone()
-    return row == (True,)
-
-
-def admin_database(target: str) -> str:
-    """Return the database of the server from which ``target`` is created, renamed and dropped."""
-    # A session in the target would be in the way of renaming it; both of these exist everywhere.
-    return "template1" if target == "postgres" else "postgres"
-
-
-def _suffixed(name: str, suffix: str) -> str:
-    room = _LONGEST_NAME - len(suffix)
-    return name.encode()[:room].decode("utf-8", "ignore") + suffix
-
-
 def _rename(old: str, new: str) -> sql.Composed:
     return sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(new))
 
 
 def _comment_on(database: str, comment: str | None) -> sql.Composed:
     return sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(database), sql.Literal(comment))
-
-
-def _text(value: Any) -> str | None:
-    return value.decode() if isinstance(value, bytes) and value else None

@@ -119,7 +119,10 @@ def test_a_dump_in_any_style_is_restored_as_psql_restores_it(
     for dsn in (ours, theirs):  # for what the dump does as that role
         run("psql", dsn, "-qX", text=b"GRANT CREATE ON DATABASE :DBNAME TO styled")
     (tmp_path / "dump.sql").write_bytes(dump := run("pg_dump", source, *style.split()))
-    restore(str(tmp_path / "dump.sql"), ours, jobs=2)
+    result = restore(str(tmp_path / "dump.sql"), ours, jobs=2)
+    if "insert" in style and "conflict" not in style:
+        assert result.row_counts["s.parent"] == 300
+        assert result.rows == 300 + 304 + 2 + 60
     if "--create" in style:  # psql would restore into the source itself
         dump = run("pg_dump", source)
     run("psql", theirs, "-qX", "-o", "/dev/null", text=dump)
@@ -230,7 +233,7 @@ def test_inserts_within_the_dumps_own_transaction_stay_in_it(database: str, tmp_
 def test_the_first_of_two_rows_in_conflict_is_the_one_that_stays(database: str, tmp_path: Path) -> None:
     rows = [b"INSERT INTO public.t VALUES (%d, %d) ON CONFLICT DO NOTHING;\n" % (n % 5000, n) for n in range(20_000)]
     (tmp_path / "dump.sql").write_bytes(b"CREATE TABLE public.t (id int PRIMARY KEY, v int);\n" + b"".join(rows))
-    restore(str(tmp_path / "dump.sql"), database, jobs=3)
+    assert restore(str(tmp_path / "dump.sql"), database, jobs=3).row_counts == {}
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT count(*), max(v), bool_and(id = v) FROM t").fetchone() == (5000, 4999, True)
 

@@ -1,4 +1,4 @@
-"""Real PostgreSQL servers and an S3 on loopback, for every test of dumps.
+"""Real PostgreSQL servers and buckets on a loopback S3, for every test of dumps.
 
 Fixtures hand out plain values (connection strings, clients, callables), so that a test file imports nothing from here.
 A connection string is of libpq's `key=value` form and goes over a unix socket, as the superuser `postgres` unless the
@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import psycopg
 import pytest
-from moto.server import ThreadedMotoServer
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -228,43 +227,17 @@ def master_database18(make_database18: Callable[..., str], master18: str) -> str
     return make_conninfo(make_database18(owner=master18), user=master18)
 
 
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """An S3 on a free loopback port, for the session."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def s3_environment(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The environment any AWS client follows, pointed at the loopback S3."""
-    for key, value in {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    return s3_endpoint
-
-
-@pytest.fixture
-def s3(s3_environment: str) -> Any:
+def s3(fake_aws: str) -> Any:
     """A boto3 S3 client of us-east-1."""
-    del s3_environment
+    del fake_aws
     return boto3.client("s3", region_name="us-east-1")
 
 
 @pytest.fixture
-def s3_west(s3_environment: str) -> Any:
+def s3_west(fake_aws: str) -> Any:
     """A boto3 S3 client of us-west-2."""
-    del s3_environment
+    del fake_aws
     return boto3.client("s3", region_name="us-west-2")
 
 

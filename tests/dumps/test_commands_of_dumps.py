@@ -284,7 +284,7 @@ def test_what_cannot_be_known_of_a_disk_is_not_known(filled: str, tmp_path: Path
     assert "free space NOT KNOWN" in hidden.line
 
 
-def test_an_instances_free_disk_is_what_cloudwatch_measured_and_else_not_known(s3_environment: str) -> None:
+def test_an_instances_free_disk_is_what_cloudwatch_measured_and_else_not_known(fake_aws: str) -> None:
     clients = Clients("us-west-2")
     clients("rds").create_db_instance(
         DBInstanceIdentifier="restored", Engine="postgres", DBInstanceClass="db.t4g.micro", AllocatedStorage=20
@@ -294,7 +294,7 @@ def test_an_instances_free_disk_is_what_cloudwatch_measured_and_else_not_known(s
     # How much of the 20 GiB is free nobody knows; that 60 GiB do not go into them is known all the same.
     assert compare_space(1024**3, disk).verdict == "NOT KNOWN"
     assert compare_space(40 * 1024**3, disk).verdict == "TOO LITTLE"
-    boto3.client("cloudwatch", region_name="us-west-2", endpoint_url=s3_environment).put_metric_data(
+    boto3.client("cloudwatch", region_name="us-west-2", endpoint_url=fake_aws).put_metric_data(
         Namespace="AWS/RDS",
         MetricData=[
             {

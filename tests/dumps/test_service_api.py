@@ -54,7 +54,7 @@ print(f'Restore status: {result.status}')
 
 
 @pytest.fixture
-def run(tmp_path: Path, s3_endpoint: str) -> Callable[..., str]:
+def run(tmp_path: Path, aws_endpoint: str) -> Callable[..., str]:
     """Run a snippet with nothing changed but its import line, on a machine with a recovery.toml of its own."""
     settings = tmp_path / "recovery.toml"
     folder = tmp_path / "backups"
@@ -69,7 +69,7 @@ def run(tmp_path: Path, s3_endpoint: str) -> Callable[..., str]:
             env={
                 "PRODUCTION": dsn,
                 "AGENTVERSE_CONFIG": str(settings),
-                "AWS_ENDPOINT_URL": s3_endpoint,
+                "AWS_ENDPOINT_URL": aws_endpoint,
                 "AWS_ACCESS_KEY_ID": "test",
                 "AWS_SECRET_ACCESS_KEY": "test",
                 "AWS_EC2_METADATA_DISABLED": "true",
@@ -123,7 +123,7 @@ def test_the_listing_snippet_shows_what_is_in_the_folder_and_in_the_bucket_of_th
     assert alone == f"{both.filename} - {both.size} bytes - {both.created_at}\n"
 
 
-@pytest.mark.usefixtures("s3_environment")
+@pytest.mark.usefixtures("fake_aws")
 def test_a_bucket_that_was_named_and_does_not_answer_is_an_error(tmp_path: Path) -> None:
     service = BackupService(BackupConfig(local_dir=tmp_path, bucket="no-such-bucket-here", region="us-west-2"))
     with pytest.raises(EnvironmentLacksError, match="no-such-bucket-here"):

@@ -129,9 +129,9 @@ def test_an_address_that_names_no_object_is_a_usage_error(address: str) -> None:
 
 
 def test_a_missing_bucket_is_no_dump_and_an_unreachable_s3_is_what_the_environment_lacks(
-    s3_environment: str, monkeypatch: pytest.MonkeyPatch
+    fake_aws: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del s3_environment
+    del fake_aws
     with pytest.raises(BadDumpError, match="there is no dump"):
         open_dump("s3://no-such-bucket-anywhere/x", region="us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

@@ -30,9 +30,9 @@ DUMP = b"CREATE TABLE public.t (v int);\nCOPY public.t (v) FROM stdin;\n1\n2\n\\
 
 
 @pytest.fixture
-def target(s3_environment: str, master_database: str) -> list[str]:
+def target(fake_aws: str, master_database: str) -> list[str]:
     """The arguments that name the database and its secret."""
-    del s3_environment
+    del fake_aws
     given = conninfo_to_dict(master_database)
     return [
         *("--host", str(given["host"]), "--port", str(given["port"]), "--database", str(given["dbname"])),
@@ -104,9 +104,9 @@ def test_a_verify_task_counts_against_the_dump_and_runs_the_samples_whose_table_
     ],
 )
 def test_wrong_arguments_and_missing_secrets_are_said_as_events(
-    argv: list[str], code: int, s3_environment: str, capsys: pytest.CaptureFixture[str]
+    argv: list[str], code: int, fake_aws: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    del s3_environment
+    del fake_aws
     assert task.run(argv) == code
     assert [event["event"] for event in events(capsys.readouterr().out)] == ["error"]
 
@@ -166,10 +166,8 @@ def cache(tmp_path: Path) -> Iterator[int]:
     process.wait(20)
 
 
-def test_ping_logs_in_writes_and_reads_back(
-    cache: int, s3_environment: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    del s3_environment
+def test_ping_logs_in_writes_and_reads_back(cache: int, fake_aws: str, capsys: pytest.CaptureFixture[str]) -> None:
+    del fake_aws
     where = ["--host", "127.0.0.1", "--port", str(cache), "--region", "us-east-1"]
     assert task.run(["ping", *where, "--secret-arn", secret("opensesame")]) == 0
     assert events(capsys.readouterr().out)[-1]["kind"] == "ping"

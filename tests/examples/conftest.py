@@ -1,4 +1,4 @@
-"""A real PostgreSQL with a master user as RDS has one, and an S3 on loopback.
+"""A real PostgreSQL with a master user as RDS has one.
 
 Connection strings are libpq's `key=value` form, over a unix socket.
 """
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from moto.server import ThreadedMotoServer
 from psycopg.conninfo import make_conninfo
 
 from machine.programs import postgresql_server_folder
@@ -89,26 +88,3 @@ def new_database(postgresql: Path) -> Callable[[], str]:
         return make_conninfo(host=str(postgresql), user="master", dbname=name)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def _moto() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def fake_aws(_moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Point this test at a control plane of its own process; return the endpoint."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": _moto,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    return _moto

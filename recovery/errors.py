@@ -80,7 +80,7 @@ class EnvironmentLacksError(RecoveryError):
 
 
 class ConnectionLostError(EnvironmentLacksError):
-    """Raised when a server that was there is gone: work that can be resumed leaves what it needs for that."""
+    """Raised when a server is gone or lets nobody in: work that can be resumed leaves what it needs for that."""
 
 
 class RunInterruptedError(RecoveryError):

@@ -228,7 +228,7 @@ class Bookmark:
                 self._parts.pop(ordinal, None)
                 self._turn(ordinal, isal_zlib.crc32(statement.text))
             if entered:
-                session.connection.execute(self._sql() + b"COMMIT;")
+                session.commit(step, also=self._sql())
 
     def begin(self, session: Session, rows: Rows) -> None:
         """Say on the main session that rows come; what an interrupted restore had copied of them in parts goes."""
@@ -284,15 +284,16 @@ class Bookmark:
                 self._split.discard(rows.ordinal)
                 self._tables += 1
                 self._rows += rows.taken
-                session.connection.execute(self._sql() + b"COMMIT;")
+                session.commit(rows.block.statement, f"rows of {rows}", also=self._sql())
             elif entered:
-                session.connection.execute(b"COMMIT")
+                session.commit(rows.block.statement, f"rows of {rows}")
 
     def close(self, session: Session, reason: str) -> None:
         """Enter on the main session that this restore could not be resumed from here on."""
         with self._lock:
             if self._never is None:
                 self._never = reason
+                # In a transaction of the dump's own it goes the way of what follows: the reader refuses ROLLBACK.
                 session.connection.execute(self._sql())
 
     def _enter_inside(self, session: Session) -> None:

@@ -72,10 +72,12 @@ SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable OR NOT tgisinternal)
   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
-# Whether rows go, or may go, to another server, of which no transaction here takes them back.
-_FOREIGN = """
+# Whether rows go, or may go, to another server, of which no transaction here takes them back, or through a partitioned
+# table to where a crash would lose them and nobody could tell.
+_ELSEWHERE = """
 SELECT c.relkind = 'f' OR c.relkind = 'p' AND EXISTS (
-  SELECT FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class p ON p.oid = t.relid WHERE p.relkind = 'f')
+  SELECT FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class p ON p.oid = t.relid
+   WHERE p.relkind = 'f' OR p.relkind = 'r' AND p.relpersistence = 'u')
   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 
@@ -311,8 +313,9 @@ class Loader:
             self._barrier()  # a trigger or a foreign key may be among them
         if self._serial or self._alone or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
             self._barrier()
-            if self._ask(_FOREIGN, block.table):
-                self._bookmark.close(self._main, f"rows of {block.table} go to another server")
+            if self._bookmark.never is None and self._ask(_ELSEWHERE, block.table):
+                why = f"rows of {block.table} may be on another server or in unlogged partitions"
+                self._bookmark.close(self._main, why)
             self._bookmark.begin(self._main, rows)
             self._bookmark.copy(self._main, rows, self._counted(rows))
             self.rows_ended = Moment.now()

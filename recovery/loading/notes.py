@@ -10,7 +10,7 @@ from recovery.errors import printable
 
 _NAMED_OBJECTS = 5
 # What a resumed restore cannot find out again, since it does not do again what these are about; and how many are kept.
-_LASTING = frozenset({"warning", "expected", "rows"})
+_LASTING = frozenset({"warning", "expected", "rows", "clean", "exists"})
 _MOST_LASTING = 30
 
 

@@ -57,7 +57,8 @@ _SESSION_SETTINGS = (
 def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") -> Connection:
     """Open an autocommit connection, to ``database`` instead of the DSN's own when given.
 
-    Raises EnvironmentLacksError when the server does not let us in; its text never holds the password.
+    Raises ConnectionLostError when the server does not let us in, EnvironmentLacksError when the address is none; their
+    texts never hold the password.
     """
     try:
         given = conninfo_to_dict(dsn)
@@ -79,7 +80,7 @@ def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") 
             "the address of the database cannot be understood", detail=type(error).__name__
         ) from None
     except psycopg.OperationalError as error:
-        raise EnvironmentLacksError(
+        raise ConnectionLostError(
             "the database server cannot be reached or does not let us in",
             detail=str(error).strip(),
             hint="check host, port, user, password and the security group",
@@ -249,6 +250,16 @@ class Session:
                 return cursor.rowcount
         except psycopg.Error as error:
             raise self._explain(error, block.statement, f"rows of {block.table}") from error
+
+    def commit(self, statement: Statement, subject: str | None = None, *, also: bytes = b"") -> None:
+        """End the transaction that a statement was run in, after what is to be done ``also``.
+
+        Raises RecoveryError of the statement for what was put off until then.
+        """
+        try:
+            self.connection.execute(also + b"COMMIT")
+        except psycopg.Error as error:
+            raise self._explain(error, statement, subject) from error
 
     def close(self) -> None:
         """Close the connection; the server rolls back what was not committed."""

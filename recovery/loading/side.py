@@ -8,6 +8,7 @@ lock that ends with the session holding it.  Another restore of the same dump ma
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import secrets
@@ -214,6 +215,7 @@ class SideDatabase:
             if self._admin.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:  # broken, or interrupted
                 self._admin.close()
                 with connect(self._dsn, database=admin_database(self.target)) as admin:
+                    take_lock(admin, self.name)  # which broke with the session: another restore may be at work on it
                     drop_database(admin, self.name)
             else:
                 drop_database(self._admin, self.name)
@@ -312,14 +314,15 @@ def look_at_interrupted(dsn: str, dump: Dump) -> Interrupted | None:
 
 
 def _refuse_other_locale(admin: Connection, left: Interrupted, target: str, state: DatabaseState | None) -> None:
-    made = read_state(admin, left.name)
+    made, state = read_state(admin, left.name), state or read_state(admin, "template0")
     if made is None or state is None:
         return
+    state = dataclasses.replace(state, owner=made.owner)  # who owns the target, owns what takes its place in the end
     one, other = (each.create_clauses().as_string(admin) for each in (made, state))
     if one != other:
         raise RefusedError(
             f"the interrupted restore into {target} cannot be resumed: the target is another database now",
-            detail=f"what it left was made with {one}; the target is one with {other}",
+            detail=f"what it left was made with {one}; now it would be made with {other}",
             hint="restore again without --resume",
         )
 

@@ -29,6 +29,7 @@ from recovery import cli
 from recovery.dumps.lexer import Lexer
 from recovery.dumps.statements import CopyBlock, Statement
 from recovery.errors import ConnectionLostError, RecoveryError, RefusedError
+from recovery.loading import leftovers
 from recovery.loading.side import drop_interrupted
 from recovery.restore import restore
 
@@ -227,8 +228,8 @@ def test_the_zoo_cut_at_any_query_and_resumed_is_what_psql_makes_of_it(
     assert cut_restore(dump, make_database(), decide) is None
     first = next(number for number, query in enumerate(queries) if query.startswith(b"COPY "))
     kept = []
-    for share in range(8):
-        number = first + (len(queries) - first) * share // 8 + 1
+    for share in range(6):
+        number = first + (len(queries) - first) * share // 6 + 1
         dsn = make_database()
         error = cut_restore(dump, dsn, counting(number, moment)[0])
         resumed = restore(dump, dsn, resume=True) if left_by(dsn) else None
@@ -241,7 +242,7 @@ def test_the_zoo_cut_at_any_query_and_resumed_is_what_psql_makes_of_it(
             assert {note.kind for note in resumed.notes} <= {"warning", "expected", "resumed"}
             kept.append(resumed.resumed_tables)
     assert kept == sorted(kept)
-    assert len(kept) >= 4
+    assert len(kept) >= 3
 
 
 @pytest.mark.slow
@@ -344,8 +345,9 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_killed_restore_is_resumed_without_loading_again_what_it_had_loaded(
-    database: str, tmp_path: Path, wait_role: str
+    database: str, tmp_path: Path, wait_role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(leftovers, "_LOCK_SECONDS", 0.1)
     dump = tmp_path / "dump.sql"
     dump.write_bytes(waiting(wait_role))
     process, name = begin_and_wait(dump, database)
@@ -419,6 +421,38 @@ def test_an_ordinary_restore_drops_what_could_have_been_resumed(database: str, t
     result = restore(str(dump), database)
     assert [note.object for note in result.notes if note.kind == "left over"] == [name]
     assert result.resumed_tables == 0
+    assert_complete(database)
+
+
+def test_a_server_that_lets_nobody_in_costs_nothing_of_what_was_loaded(
+    database: str, tmp_path: Path, wait_role: str
+) -> None:
+    dump = tmp_path / "dump.sql"
+    dump.write_bytes(waiting(wait_role))
+    process, name = begin_and_wait(dump, database)
+    kill(process)
+    with psycopg.connect(make_conninfo(database, dbname="postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP ROLE {wait_role}".encode())
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        with pytest.raises(ConnectionLostError, match="does not let us in"):
+            restore(str(dump), database, resume=True)
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+    assert restore(str(dump), database, resume=True).resumed_tables == 1
+    assert_complete(database)
+
+
+def test_what_was_noted_of_statements_that_are_passed_over_is_noted_of_the_resumed_restore(
+    database: str, tmp_path: Path, wait_role: str
+) -> None:
+    dump = tmp_path / "dump.sql"
+    clean = b"DROP TABLE IF EXISTS public.a;\nDROP INDEX public.gone;\nCREATE SCHEMA public;\n"
+    dump.write_bytes(clean + waiting(wait_role))
+    process, _ = begin_and_wait(dump, database)
+    kill(process)
+    with psycopg.connect(database) as connection:
+        connection.execute(f"DROP ROLE {wait_role}".encode())
+    notes = restore(str(dump), database, resume=True).notes
+    assert {"clean", "exists"} <= {note.kind for note in notes}
     assert_complete(database)
 
 
@@ -540,7 +574,7 @@ def test_rows_that_some_sessions_had_committed_are_neither_lost_nor_doubled(
         dsn = make_database()
 
         def first_commit(query: bytes) -> str | None:
-            return "after" if query == b"COMMIT" or (held and query.endswith(b"COMMIT;")) else None
+            return "after" if query == b"COMMIT" or (held and query.endswith(b"COMMIT")) else None
 
         if cut_restore(str(dump), dsn, first_commit, jobs=3) is None:
             assert attempt < 4, "one session was always as fast as the reader"
@@ -565,6 +599,12 @@ NOT_TWICE = [
     b"DO $$ BEGIN PERFORM 1; END $$;\n",
     b"SELECT pg_catalog.nextval('public.s');\n",
     b"CREATE UNIQUE INDEX CONCURRENTLY i ON public.a (id);\n",
+    b"BEGIN;\nUPDATE public.a SET v = v || 'x';\nCOMMIT;\n",
+    (
+        b"CREATE TABLE public.p (id int) PARTITION BY LIST (id);\n"
+        b"CREATE UNLOGGED TABLE public.p1 PARTITION OF public.p DEFAULT;\n"
+        b"COPY public.p (id) FROM stdin;\n1\n\\.\n"
+    ),
 ]
 
 
@@ -577,7 +617,7 @@ def test_a_restore_with_what_may_not_be_done_twice_is_refused_with_its_reason(
     dump.write_bytes(text.replace(b"CREATE MATERIALIZED", statement + b"CREATE MATERIALIZED"))
     process, name = begin_and_wait(dump, database)
     kill(process)
-    with pytest.raises(RefusedError, match=r"cannot be resumed: line \d+ of the dump") as refused:
+    with pytest.raises(RefusedError, match=r"cannot be resumed: (line \d+|rows) of ") as refused:
         restore(str(dump), database, resume=True)
     assert "--drop-interrupted" in str(refused.value.hint)
     assert drop_interrupted(database) == [name]
@@ -607,6 +647,18 @@ def test_a_dump_of_insert_statements_is_not_resumed(
     assert content(pg_dump(dsn)) == zoo[1]
 
 
+def test_rows_that_only_their_commit_refuses_are_named_by_their_line(database: str, tmp_path: Path) -> None:
+    dump = tmp_path / "dump.sql"
+    dump.write_bytes(
+        b"CREATE TABLE public.t (id int PRIMARY KEY, up int REFERENCES public.t DEFERRABLE INITIALLY DEFERRED);\n"
+        b"COPY public.t (id, up) FROM stdin;\n1\t2\n\\.\n"
+    )
+    with pytest.raises(RecoveryError, match=r"line 2 of the dump, rows of public\.t: .*foreign key") as refused:
+        restore(str(dump), database)
+    assert "23503" in str(refused.value.detail)
+    assert left_by(database) == {}
+
+
 def test_standard_input_is_not_resumed(database: str, tmp_path: Path) -> None:
     dump = tmp_path / "dump.sql"
     dump.write_bytes(waiting())
@@ -633,7 +685,7 @@ def test_a_target_that_is_another_database_now_is_not_given_what_was_left_for_th
     dsn = make_database()
     dump = tmp_path / "dump.sql"
     dump.write_bytes(waiting(wait_role))
-    process, name = begin_and_wait(dump, dsn)
+    process, _ = begin_and_wait(dump, dsn)
     kill(process)
     target = conninfo_to_dict(dsn)["dbname"]
     with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
@@ -641,4 +693,8 @@ def test_a_target_that_is_another_database_now_is_not_given_what_was_left_for_th
         connection.execute(f"CREATE DATABASE {target} TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'".encode())
     with pytest.raises(RefusedError, match="another database now"):
         restore(str(dump), dsn, resume=True)
-    assert drop_interrupted(dsn) == [name]
+    with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {target}".encode())
+        connection.execute(f"DROP ROLE {wait_role}".encode())
+    assert restore(str(dump), dsn, resume=True).resumed_tables == 1  # a new one would be made as the first was
+    assert_complete(dsn)

@@ -5,12 +5,13 @@ The same reader serves the check before a restore and the restore itself: what o
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.lexer import Lexer
+from recovery.dumps.members import inflate
 from recovery.dumps.statements import (
     IDENTIFIER,
     QUALIFIED,
@@ -21,7 +22,6 @@ from recovery.dumps.statements import (
     table_name,
     unquote,
 )
-from recovery.dumps.text import DumpText
 from recovery.errors import BadDumpError
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ class DumpReader:
     def __init__(self, source: DumpSource, manifest: Manifest | None = None) -> None:
         self._source = source
         self._manifest = manifest
-        self._text = DumpText(source, manifest, hashing=manifest is not None)
-        self._pieces = self._text.pieces()
-        self._lexer = Lexer(self._pieces)
+        self._digest = hashlib.sha256()
+        self._lexer = Lexer(self._counted(inflate(self._stored(), source.name)))
         self._restrict_key: str | None = None
         self._databases = 0
         self._connects = 0
@@ -71,6 +70,8 @@ class DumpReader:
         self._partitioned: set[tuple[str, str]] = set()
         self._parents: dict[tuple[str, str], tuple[str, str]] = {}
         self._sequences: dict[tuple[str, str], tuple[int, bool]] = {}
+        self.stored_done = 0
+        self.text_done = 0
         self.statements = 0
         self.extensions: list[str] = []
 
@@ -81,11 +82,6 @@ class DumpReader:
         place of the end.
         """
         self._refuse_size()
-        with contextlib.closing(self._pieces):
-            yield from self._items()
-        self._refuse_incomplete()
-
-    def _items(self) -> Iterator[Statement | CopyBlock]:
         for item in self._lexer.items():
             if self._lexer.is_cluster_dump:
                 raise BadDumpError(
@@ -107,16 +103,7 @@ class DumpReader:
             else:
                 self._look_at(item)
                 yield item
-
-    @property
-    def stored_done(self) -> int:
-        """Stored bytes read so far."""
-        return self._text.stored_done
-
-    @property
-    def text_done(self) -> int:
-        """Bytes of text read so far."""
-        return self._text.text_done
+        self._refuse_incomplete()
 
     @property
     def facts(self) -> DumpFacts:
@@ -141,6 +128,18 @@ class DumpReader:
         """Whether the dump is pg_dump's, whose last line proves that nothing is missing."""
         return self._lexer.is_pg_dump
 
+    def _stored(self) -> Iterator[bytes]:
+        for chunk in self._source.stored():
+            if self._manifest is not None:
+                self._digest.update(chunk)
+            self.stored_done += len(chunk)
+            yield chunk
+
+    def _counted(self, text: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in text:
+            self.text_done += len(piece)
+            yield piece
+
     def _refuse_size(self) -> None:
         if self._manifest is not None and self._source.size != self._manifest.size:
             raise BadDumpError(
@@ -155,10 +154,10 @@ class DumpReader:
             raise self._cut_off()
         if self.statements == 0:
             raise BadDumpError(f"the dump {name} holds no SQL statement")
-        if self._manifest is not None and self._text.sha256 != self._manifest.sha256:
+        if self._manifest is not None and self._digest.hexdigest() != self._manifest.sha256:
             raise BadDumpError(
                 f"the dump {name} is not the one its manifest describes",
-                detail=f"its SHA-256 is {self._text.sha256}, the manifest says {self._manifest.sha256}",
+                detail=f"its SHA-256 is {self._digest.hexdigest()}, the manifest says {self._manifest.sha256}",
                 hint="restore another copy or an older backup: `recovery backups list`",
             )
 

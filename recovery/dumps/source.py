@@ -1,7 +1,7 @@
 """Where a dump's bytes come from: a file, an S3 object or standard input, compressed with gzip or plain.
 
-A :class:`DumpSource` can be read several times and gives the same bytes each time, or raises; a :class:`RangedSource`
-can be read from any place on as well.  None keeps more than a few pieces in memory.
+A :class:`DumpSource` can be read several times and gives the same bytes each time, or raises.  None keeps more than a
+few pieces in memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import contextlib
-import functools
 import os
 import stat
 import sys
@@ -26,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from recovery.errors import BadDumpError, EnvironmentLacksError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mypy_boto3_s3 import S3Client
 
@@ -74,24 +73,7 @@ class DumpSource(abc.ABC):
         self.close()
 
 
-class RangedSource(DumpSource):
-    """A source that can be read from any place on, by several threads at once.
-
-    ``range_bytes`` is how much one read had best fetch, ``ranges_at_once`` how many of them had best be under way.
-    """
-
-    range_bytes = READ_BYTES
-    ranges_at_once = 2
-
-    @abc.abstractmethod
-    def ranges(self) -> contextlib.AbstractContextManager[Callable[[int, int], bytes]]:
-        """Give a function that reads exactly ``count`` stored bytes from ``offset`` on.
-
-        Entering, the function and leaving without an error raise what :meth:`stored` raises.
-        """
-
-
-class FileSource(RangedSource):
+class FileSource(DumpSource):
     """A regular file, known by inode, size and time of change so that a swap between two reads is noticed."""
 
     def __init__(self, path: Path) -> None:
@@ -125,33 +107,13 @@ class FileSource(RangedSource):
         except OSError as error:
             raise EnvironmentLacksError(f"the dump {self.name} can no longer be read", detail=str(error)) from error
 
-    @contextlib.contextmanager
-    def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Read the file anywhere; raises as :meth:`stored`."""
-        try:
-            with self._path.open("rb") as file:
-                self._refuse_change(file)
-                yield functools.partial(self._range, file.fileno())
-                self._refuse_change(file)
-        except OSError as error:
-            raise EnvironmentLacksError(f"the dump {self.name} can no longer be read", detail=str(error)) from error
-
-    def _range(self, descriptor: int, offset: int, count: int) -> bytes:
-        data = os.pread(descriptor, count, offset)
-        if len(data) != count:
-            raise self._changed()
-        return data
-
     def _refuse_change(self, file: IO[bytes]) -> None:
         if _identity(file) != self._identity:
-            raise self._changed()
-
-    def _changed(self) -> BadDumpError:
-        return BadDumpError(
-            f"the dump {self.name} changed while it was being read",
-            detail="its inode, size or modification time is not what it was",
-            hint="wait until whatever writes it is done, then start again",
-        )
+            raise BadDumpError(
+                f"the dump {self.name} changed while it was being read",
+                detail="its inode, size or modification time is not what it was",
+                hint="wait until whatever writes it is done, then start again",
+            )
 
 
 class SpoolSource(DumpSource):
@@ -196,11 +158,8 @@ class SpoolSource(DumpSource):
         self._file.close()
 
 
-class S3Source(RangedSource):
+class S3Source(DumpSource):
     """One version of an S3 object, read by ranges: a cut connection costs one range, not the download."""
-
-    range_bytes = _S3_RANGE_BYTES
-    ranges_at_once = _S3_RANGES_AHEAD
 
     def __init__(self, client: S3Client, bucket: str, key: str) -> None:
         self.name = f"s3://{bucket}/{key}"
@@ -238,11 +197,6 @@ class S3Source(RangedSource):
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-    @contextlib.contextmanager
-    def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Read the object that was there when the source was opened, anywhere."""
-        yield self._whole_range
 
     def _whole_range(self, offset: int, count: int) -> bytes:
         data: bytes = self._ask(lambda: self._range(offset, offset + count - 1))

@@ -186,11 +186,10 @@ def test_a_member_that_is_missing_doubled_or_in_another_place_is_refused_with_a_
 
 @dataclasses.dataclass
 class FakeManifest:
-    """What a reader looks at in a manifest that does not say where the members are."""
+    """The two facts of a manifest by which a reader knows its dump."""
 
     size: int
     sha256: str
-    layout: None = None
 
 
 def test_the_first_and_the_last_member_are_missed_without_a_manifest_too(text: bytes) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.databases import SHAPES
-from benchmarks.measure import heading, ratio
-from benchmarks.postgres import Server, postgresql, program
-from benchmarks.ways import Way, in_turns, make, ours, pipe, scratch
+from benchmarks.alone import Alone
+from benchmarks.measure import ratio
+from benchmarks.postgres import Server, program
+from benchmarks.ways import Way, in_turns, ours, pipe
 
 _MEMORY_BAR = 150
 
@@ -38,22 +37,9 @@ def measure(server: Server, source: str, folder: Path, runs: int) -> None:
     print(f"  client memory, peak {ways[0].peak_megabytes():.0f} MB (bar {_MEMORY_BAR}; pg_dump's own is apart)")
 
 
-def run(megabytes: int, runs: int) -> None:
-    """Measure on a server of its own."""
-    with postgresql() as server, scratch() as folder:
-        source = make(server, SHAPES[0], megabytes)
-        heading(f"Backup, {SHAPES[0].name}: some {megabytes:,} MB of SQL")
-        measure(server, source, folder, runs)
-
-
-def main() -> None:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.backup", description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=400, help="plain SQL of the database")
-    parser.add_argument("--runs", type=int, default=3)
-    arguments = parser.parse_args()
-    run(arguments.megabytes, arguments.runs)
+_ALONE = Alone("backup", measure)
+run = _ALONE.run
 
 
 if __name__ == "__main__":
-    main()
+    _ALONE.main(__doc__)

@@ -6,7 +6,7 @@ import argparse
 import os
 import platform
 
-from benchmarks import backup, drill, localcloud_start, restore, stack, verify
+from benchmarks import backup, drill, localcloud_start, reading, restore, stack, verify
 
 _MEGABYTES, _FULL_MEGABYTES = 400, 1500
 
@@ -22,6 +22,7 @@ def main() -> None:
     print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     restore.run(megabytes, arguments.runs)
     backup.run(megabytes, arguments.runs)
+    reading.run(megabytes, arguments.runs)
     verify.run(megabytes, arguments.runs)
     localcloud_start.run(arguments.runs)
     stack.run(arguments.runs)

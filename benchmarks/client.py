@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from recovery.dumps.manifest import Manifest
+from recovery.dumps.reader import check
+from recovery.dumps.source import open_dump
 from recovery.dumps.writer import Options, take_backup
 from recovery.restore import restore
 from recovery.verify import Outcome, verify
@@ -37,7 +39,17 @@ def _verify(dsn: str, manifest: str) -> dict[str, Any]:
     return {"rungs": [(rung.name, rung.seconds) for rung in found.rungs], "failed": bad}
 
 
-_WORKS: dict[str, Callable[..., dict[str, Any]]] = {"restore": _restore, "backup": _backup, "verify": _verify}
+def _read(dump: str, manifest: str) -> dict[str, Any]:
+    with open_dump(dump) as source:
+        return {"bytes": check(source, Manifest.from_bytes(Path(manifest).read_bytes())).text_done}
+
+
+_WORKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "restore": _restore,
+    "backup": _backup,
+    "verify": _verify,
+    "read": _read,
+}
 
 
 def _cpu() -> float:

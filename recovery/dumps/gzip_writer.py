@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # reader that wants one row.
 MEMBER_BYTES = 2 * 1024 * 1024
 
-# isal's level 2: some 9 % larger than gzip -6 on such dumps at a seventh of its time.
+# isal's level 2: some 15 % larger than gzip -6 on dumps of many numbers and hashes, at a fifteenth of its time.  Its
+# level 3, the highest, saves 1.5 % of that for half as much time again.
 LEVEL = 2
 
 _GZIP_FORMAT = 31  # window of 32 KiB, with gzip's header and trailer

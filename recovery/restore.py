@@ -48,6 +48,10 @@ __all__ = ["DumpFacts", "Note", "Phase", "RestoreResult", "drop_interrupted", "f
 # finds the same faults before the target is touched, only later.
 CHECK_FIRST_BYTES = 4 * 1024 * 1024
 
+# A session that is sent rows waits for them between whiles; two more than the jobs keep all processors at work, on two
+# cores in a twelfth less time.
+_MORE_FOR_ROWS = 2
+
 
 class Phase(pydantic.BaseModel):
     """One phase of a restore, the seconds it took, and the CPU seconds of this process in it."""
@@ -105,7 +109,8 @@ def restore(
     """Restore the dump at ``source`` (FILE, s3://bucket/key or "-") into the database that ``dsn`` names.
 
     ``check_first`` reads the whole dump once before anything is created on the server; by default that is done for
-    dumps up to CHECK_FIRST_BYTES.  ``jobs`` sessions load at once, by default one per core of this machine, 2 to 8.
+    dumps up to CHECK_FIRST_BYTES.  ``jobs`` indexes are built at once and two more sessions take rows, by default one
+    per core of this machine, 2 to 8.
     ``resume`` goes on where an interrupted restore of the same dump into the same target stopped: the whole dump is
     read and checked again, but what is known to be loaded is not loaded again.
 
@@ -135,12 +140,12 @@ def restore(
                     side_database(dsn, replace=replace, notes=notes, dump=known_by, resume=resume)
                 )
                 rulebook = Rulebook()
-                session, *sessions = _sessions(stack, side, rulebook, notes, count=jobs + 1)
+                session, *sessions = _sessions(stack, side, rulebook, notes, count=1 + jobs + _MORE_FOR_ROWS)
                 for worker in sessions:
                     worker.use_memory(jobs)
                 for each in (session, *sessions):
                     each.compress_fast()
-                pool = Pool(sessions)
+                pool = Pool(sessions, busy=jobs)
                 stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
             loader = Loader(reader, session, pool, notes, side.bookmark, stored=dump.size, progress=progress)

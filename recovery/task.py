@@ -220,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         task.add_argument("--region", required=True)
         if name == "restore":
             task.add_argument("--replace", action="store_true")
-            task.add_argument("--jobs", type=int, help="sessions that load at once")
+            task.add_argument("--jobs", type=int, help="indexes built at once")
         if name == "verify":
             task.add_argument("--samples", default="[]", help="sample queries: a JSON list")
             task.add_argument("--required", action="append", default=[], help="a rung that must have run")

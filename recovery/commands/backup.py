@@ -206,7 +206,7 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     source: Annotated[str, typer.Argument(metavar="[latest|ID|FILE|s3://…]")] = "latest",
     replace: Annotated[bool, typer.Option("--replace", help="Replace what the target holds.")] = False,  # noqa: FBT002  # an option
     region: Region = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, max=64, help="Sessions that load at once.")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, max=64, help="Indexes built at once.")] = None,
     clean_up: Annotated[  # noqa: FBT002  # an option
         bool, typer.Option("--drop-interrupted", help="Restore nothing; drop what killed restores into it left behind.")
     ] = False,

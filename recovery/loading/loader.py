@@ -357,7 +357,7 @@ class Loader:
         table = rows.block.table
         claims = {claim(table): COPYING, ALL_DATA: COPYING}
         # Rows before all else, and in the dump's order: the reader waits until there is room for the next.
-        return Work(f"rows of {table}", claims, action, self._settings, math.inf)
+        return Work(f"rows of {table}", claims, action, self._settings, math.inf, waits_for_client=True)
 
     def _counted(self, rows: Rows) -> Iterator[bytes]:
         for piece in rows.block.pieces:

@@ -34,7 +34,8 @@ class StoppedError(Exception):
 class Work:
     """Something to do on any session that has taken over ``settings`` (setting name -> the dump's SET statement).
 
-    Of what is ready the heaviest is begun first, so that no long work is left for one session at the end.
+    Of what is ready the heaviest is begun first, so that no long work is left for one session at the end.  Work that
+    ``waits_for_client`` between whiles, as the loading of rows does, leaves the server's processors to others then.
     """
 
     name: str
@@ -42,14 +43,19 @@ class Work:
     action: Callable[[Session], None]
     settings: Mapping[str, Statement]
     weight: float = 0
+    waits_for_client: bool = False
     blockers: set[Work] = dataclasses.field(default_factory=set)
 
 
 class Pool:
-    """Worker threads, one per session."""
+    """Worker threads, one per session.
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
+    No more than ``busy`` pieces of work that do not wait for this client run at once, by default as many as sessions.
+    """
+
+    def __init__(self, sessions: Sequence[Session], *, busy: int | None = None) -> None:
         self.size = len(sessions)
+        self._most_busy = busy if busy is not None else self.size
         self._sessions = sessions
         self._changed = threading.Condition()
         self._open: dict[Work, None] = {}
@@ -155,17 +161,22 @@ class Pool:
     def _next(self) -> Iterator[Work]:
         while True:
             with self._changed:
-                while not self._ready and not self.stopping:
+                while (work := self._heaviest()) is None and not self.stopping:
                     self._changed.wait()
-                if self.stopping:
+                if work is None or self.stopping:
                     return
-                work = max(self._ready, key=lambda ready: ready.weight)  # the first of equals
                 self._ready.remove(work)
                 self._running[work] = None
             yield work
             with self._changed:
                 self._finish(work)
                 self._changed.notify_all()
+
+    def _heaviest(self) -> Work | None:
+        """The heaviest of what is ready and may begin now, the first of equals."""
+        full = sum(not work.waits_for_client for work in self._running) >= self._most_busy
+        startable = (work for work in self._ready if work.waits_for_client or not full)
+        return max(startable, key=lambda work: work.weight, default=None)
 
     def _finish(self, work: Work) -> None:
         del self._running[work]

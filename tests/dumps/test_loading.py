@@ -274,6 +274,38 @@ def test_work_with_conflicting_claims_is_done_in_order_and_other_work_beside_it(
     assert done[2:] == ["index", "key", "other"]
 
 
+def test_no_more_work_of_the_servers_runs_at_once_than_is_said_and_rows_beside_it() -> None:
+    building: list[str] = []
+    most = [0]
+    together = threading.Barrier(4, timeout=20)
+
+    def build(name: str, *, meet: bool) -> Work:
+        def action(session: object) -> None:
+            del session
+            building.append(name)
+            most[0] = max(most[0], len(building))
+            if meet:
+                together.wait()
+            building.remove(name)
+
+        return Work(name, {name: "indexing"}, action, {})
+
+    def meet(session: object) -> None:
+        del session
+        together.wait()
+
+    pool = Pool([_Nobody() for _ in range(4)], busy=2)  # type: ignore[misc]  # stands in for sessions
+    try:
+        for number in range(6):
+            pool.submit(build(f"index {number}", meet=number < 2))
+        for number in range(2):  # with both builds that run, or the barrier breaks
+            pool.submit(Work(f"rows {number}", {"t": "copying"}, meet, {}, waits_for_client=True))
+        pool.wait()
+    finally:
+        pool.close()
+    assert most == [2]
+
+
 def test_a_feed_gives_every_piece_to_one_session_and_a_long_rows_pieces_to_the_same() -> None:
     feed = Feed(Budget(1000, lambda: False))
     shares: list[list[bytes]] = [[], []]

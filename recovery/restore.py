@@ -141,8 +141,6 @@ def restore(
                 )
                 rulebook = Rulebook()
                 session, *sessions = _sessions(stack, side, rulebook, notes, count=1 + jobs + _MORE_FOR_ROWS)
-                for worker in sessions:
-                    worker.use_memory(jobs)
                 for each in (session, *sessions):
                     each.compress_fast()
                 pool = Pool(sessions, busy=jobs)

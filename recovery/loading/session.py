@@ -179,20 +179,6 @@ class Session:
             for statement in inserts.each():
                 self.execute(statement)
 
-    def use_memory(self, share: int) -> None:
-        """Let index builds use this session's part, one of ``share``, of half of what the server caches with.
-
-        The size of shared_buffers is the only thing a role without privileges learns of the server's memory; on RDS it
-        is a quarter of it.  A larger setting of the server's own stays.
-        """
-        self.connection.execute(
-            "SELECT pg_catalog.set_config('maintenance_work_mem', GREATEST(m.setting::bigint,"
-            " LEAST(1048576, b.setting::bigint * 8 / 2 / %s))::text || 'kB', false)"
-            " FROM pg_catalog.pg_settings m, pg_catalog.pg_settings b"
-            " WHERE m.name = 'maintenance_work_mem' AND b.name = 'shared_buffers'",
-            [share],
-        )
-
     def compress_fast(self) -> None:
         """Compress large values with lz4, several times as fast, where the server can and nobody chose otherwise.
 

@@ -13,6 +13,7 @@ one's commit enters that it is done; in between such a table is emptied and load
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -30,7 +31,7 @@ from recovery.errors import BadDumpError, RecoveryError
 from recovery.loading.pool import StoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from recovery.dumps.statements import CopyBlock, Statement
     from recovery.loading.notes import Notes
@@ -99,6 +100,7 @@ class Bookmark:
         self._notes = notes
         self._never = never
         self._lock = threading.RLock()
+        self._unsure = False  # an entry failed: whether the server has it nobody knows
         self._begun = earlier is not None
         self._inside: list[tuple[int, int]] = []  # done in a transaction of the dump's own that is not committed
         before: Mapping[str, Any] = earlier or {}
@@ -201,7 +203,7 @@ class Bookmark:
             self._execute(session, statement, ordinal)
 
     def _execute(self, session: Session, statement: Statement, ordinal: int) -> None:
-        with self._lock:
+        with self._entering():
             self._turn(ordinal, isal_zlib.crc32(statement.text))
             try:
                 done = session.execute(statement, also=self._sql() if self._begun else b"")
@@ -221,7 +223,7 @@ class Bookmark:
         if entered:
             session.connection.execute(b"BEGIN")
         session.execute(step)
-        with self._lock:
+        with self._entering():
             if number + 1 < of:
                 self._parts[ordinal] = number + 1
             else:
@@ -236,7 +238,7 @@ class Bookmark:
             return
         self._begun = True
         if rows.ordinal in self._split:
-            with self._lock:
+            with self._entering():
                 self._split.discard(rows.ordinal)
                 # No key refers to the table and no index is on it: whatever needs its rows waits for all of them.
                 session.connection.execute(b"TRUNCATE ONLY %b;%b" % (rows.block.table.sql, self._sql()))
@@ -253,7 +255,7 @@ class Bookmark:
         rows.indivisible = not _is_true(session, _LOST[1] % rows.block.table.sql)
         if rows.indivisible:
             return False
-        with self._lock:
+        with self._entering():
             self._split.add(rows.ordinal)
             session.connection.execute(self._sql())
         return True
@@ -270,7 +272,7 @@ class Bookmark:
         taken = session.copy(rows.block, pieces)
         if not rows.whole:
             raise StoppedError
-        with self._lock:
+        with self._entering():
             rows.taken += taken
             rows.finished += 1
             last = rows.finished == rows.sessions
@@ -290,19 +292,34 @@ class Bookmark:
 
     def close(self, session: Session, reason: str) -> None:
         """Enter on the main session that this restore could not be resumed from here on."""
-        with self._lock:
+        with self._entering():
             if self._never is None:
                 self._never = reason
                 # In a transaction of the dump's own it goes the way of what follows: the reader refuses ROLLBACK.
                 session.connection.execute(self._sql())
 
     def _enter_inside(self, session: Session) -> None:
-        with self._lock:
+        with self._entering():
             for ordinal, crc in self._inside:
                 self._turn(ordinal, crc)
             self._inside.clear()
             if self._begun:
                 session.connection.execute(self._sql())
+
+    @contextlib.contextmanager
+    def _entering(self) -> Iterator[None]:
+        """Make one entry after the other; after one that failed none, for the next would say of it that it is done.
+
+        Raises StoppedError then.
+        """
+        with self._lock:
+            if self._unsure:
+                raise StoppedError
+            try:
+                yield
+            except BaseException:
+                self._unsure = True
+                raise
 
     def _turn(self, ordinal: int, crc: int) -> None:
         """Enter an item that is not entered; take back one that is."""

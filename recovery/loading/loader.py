@@ -184,7 +184,7 @@ class Loader:
             self._bookmark.prove()
             self._barrier()
         except StoppedError:
-            self._pool.check()  # raises what stopped the work
+            self._pool.wait()  # raises what stopped the work, as soon as the session that met it has said so
             raise
         self._report(final=True)
 

@@ -248,11 +248,14 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     s3 = clients("s3") if clients else None
     space = look_at_space(to, manifest)
     here.screen.say(space.line, "dim")
-    if not (ignore_space or resume):  # what the interrupted restore left is part of what is needed and of what is taken
+    left = None
+    if resume:
+        with open_dump(source, s3=s3, stdin=sys.stdin.buffer) as dump:
+            left = find_resumable(dump, to, manifest)
+    if not (ignore_space or left):  # what an interrupted restore left is part of what is needed and of what is taken
         refuse_too_little(space)
     if dry_run:
         with open_dump(source, s3=s3, stdin=sys.stdin.buffer) as dump:
-            left = find_resumable(dump, to, manifest) if resume else None
             check(dump, manifest)
         _, state = look_at_target(to, replace=replace)
         before = "does not exist yet" if state is None else "would be replaced" if replace else "is empty"

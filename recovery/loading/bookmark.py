@@ -37,11 +37,17 @@ if TYPE_CHECKING:
     from recovery.loading.notes import Notes
     from recovery.loading.session import Session
 
-# Commands that do all they do in the transaction they run in, so that doing them and entering it is one thing.
+# Commands that do all they do in the transaction they run in, so that doing them and entering it is one thing; but not
+# those whose work is gone with the session, or may be after a crash.
 _TRANSACTIONAL = re.compile(
     rb"(?:(?:CREATE|ALTER|COMMENT|GRANT|REVOKE|SECURITY|DROP|REFRESH)\b"
     rb"|SELECT\s+(?:\*\s+FROM\s+)?pg_catalog\.(?:lo_[a-z]+|lowrite|pg_restore_[a-z_]+)\s*\(|;\Z)",
     re.IGNORECASE,
+)
+_PASSING = re.compile(
+    rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\b"
+    rb"|CREATE\s+UNLOGGED\s+TABLE\b.*\bAS\s+(?:\(\s*)*(?:SELECT|WITH|VALUES|TABLE|EXECUTE)\b",
+    re.IGNORECASE | re.DOTALL,
 )
 _BEGINS = re.compile(rb"(?:BEGIN|START\s+TRANSACTION)\b[^;]*;\Z", re.IGNORECASE)
 _ENDS = re.compile(rb"(?:COMMIT|END)\s*;\Z", re.IGNORECASE)
@@ -125,6 +131,11 @@ class Bookmark:
         """Why this restore could not be resumed, None when it could."""
         return self._never
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether what is done from now on is entered, or never will be."""
+        return self._begun or self._never is not None
+
     def comment(self) -> str:
         """The comment: a JSON document in ASCII."""
         progress: dict[str, Any] = {"never": self._never}
@@ -190,7 +201,8 @@ class Bookmark:
         text, status = statement.text, session.connection.info.transaction_status
         inside = status != TransactionStatus.IDLE
         begins, ends = not inside and _BEGINS.match(text), inside and _ENDS.match(text)
-        if self._never is None and not (begins or ends or _TRANSACTIONAL.match(text)):
+        lasting = _TRANSACTIONAL.match(text) and not _PASSING.match(text)
+        if self._never is None and not (begins or ends or lasting):
             self.close(session, f"line {statement.line} of the dump ({statement.subject}) may not be run twice")
         if self._never is not None:
             session.execute(statement)
@@ -234,25 +246,27 @@ class Bookmark:
 
     def begin(self, session: Session, rows: Rows) -> None:
         """Say on the main session that rows come; what an interrupted restore had copied of them in parts goes."""
-        if session.connection.info.transaction_status != TransactionStatus.IDLE or self._never is not None:
+        if session.connection.info.transaction_status != TransactionStatus.IDLE:
             return
-        self._begun = True
+        self._begun = self._begun or self._never is None
         if rows.ordinal in self._split:
             with self._entering():
                 self._split.discard(rows.ordinal)
                 # No key refers to the table and no index is on it: whatever needs its rows waits for all of them.
                 session.connection.execute(b"TRUNCATE ONLY %b;%b" % (rows.block.table.sql, self._sql()))
 
+    def look(self, session: Session, rows: Rows) -> None:
+        """See before any of these rows comes whether the table holds others, as an extension's own may."""
+        if self._never is None:
+            rows.indivisible = not _is_true(session, _LOST[1] % rows.block.table.sql)
+
     def may_split(self, session: Session, rows: Rows) -> bool:
         """Whether another session may copy part of these rows; entered on the main session before the first does.
 
-        Not where the table held rows before, as an extension's own may: it could not be emptied for a second try.
+        Not where the table held rows before: it could not be emptied for a second try.
         """
         if self._never is not None or rows.sessions > 1:
             return True
-        if rows.indivisible:
-            return False
-        rows.indivisible = not _is_true(session, _LOST[1] % rows.block.table.sql)
         if rows.indivisible:
             return False
         with self._entering():

@@ -48,6 +48,7 @@ class Interrupted:
     """A side database that a restore left; ``mark`` is its comment, empty where it was killed before making one."""
 
     name: str
+    owner: str
     mark: Mapping[str, Any]
 
     @property
@@ -111,21 +112,28 @@ def make_mark(role: str, target: str, admin: Connection, dump: Dump | None = Non
 
 
 def find_interrupted(
-    admin: Connection, target: str, mark: Mapping[str, Any], *, dry_run: bool = False
+    admin: Connection, target: str, mark: Mapping[str, Any], *, owner: str | None, dry_run: bool = False
 ) -> Interrupted | None:
     """Return the interrupted restore into ``target`` to go on with, with its lock taken; None when all are empty.
 
-    Sessions of it that are still at work are ended, but in a dry run.
+    ``owner`` owns the target, None where there is none: then our role would.  Whoever owns a database can say in its
+    comment what they like and put into it what they like: one of another owner is never gone on with.  Sessions of it
+    that are still at work are ended, but in a dry run.
 
     Raises RefusedError when there is none, one that cannot be resumed or is of another dump, or one still running.
     """
     found = [left for left in _leftovers(admin, target) if left.mark.get("role", "restoring") == "restoring"]
-    if not found:
+    expected = owner or _current_user(admin)
+    ours = [left for left in found if left.owner == expected]
+    if found and not ours:
+        whose = ", ".join(f"{left.name} belongs to {left.owner}" for left in found)
+        raise _not_resumed(target, f"{whose}, while the target {'belongs' if owner else 'would belong'} to {expected}")
+    if not ours:
         raise RefusedError(
             f"there is no interrupted restore into {target} to go on with",
             hint="it may have come to its end: look at the target, or restore without --resume",
         )
-    begun = [left for left in found if not left.is_empty]
+    begun = [left for left in ours if not left.is_empty]
     if not begun:
         return None
     same = [left for left in begun if left.mark.get("dump") == mark["dump"]] or begun
@@ -137,7 +145,8 @@ def find_interrupted(
         return same[0]
     end_sessions(admin, same[0].name)
     # Only now is the comment's text final: a session of the killed restore may have been about to commit.
-    left = next((left for left in _leftovers(admin, target) if left.name == same[0].name), None)
+    again = (left for left in _leftovers(admin, target) if (left.name, left.owner) == (same[0].name, expected))
+    left = next(again, None)
     if left is None:
         raise _not_resumed(target, "it was dropped just now")
     left.refuse(target, mark)
@@ -249,12 +258,13 @@ def suffixed(name: str, suffix: str) -> str:
 
 def _leftovers(admin: Connection, target: str) -> list[Interrupted]:
     rows = admin.execute(
-        "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database ORDER BY datname"
+        "SELECT datname, pg_catalog.pg_get_userbyid(datdba), pg_catalog.shobj_description(oid, 'pg_database')"
+        " FROM pg_catalog.pg_database WHERE pg_catalog.pg_has_role(datdba, 'USAGE') ORDER BY datname"
     ).fetchall()
     found = []
-    for name, comment in rows:
+    for name, owner, comment in rows:
         if _LEFTOVER.match(name) and (mark := _read_mark(name, comment, target)) is not None:
-            found.append(Interrupted(name, mark))
+            found.append(Interrupted(name, owner, mark))
     return found
 
 

@@ -72,6 +72,15 @@ SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable OR NOT tgisinternal)
   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
+# Columns that a row is given numbers for by a sequence, unless it says them itself, and how many columns it can say.
+# What a sequence has given is not taken back with the rows, and who asks first is given the lower number.
+_NUMBERED = """
+SELECT count(*) FILTER (WHERE a.attgenerated = '') > {columns} AND bool_or(
+         a.attidentity <> '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE '%%nextval(%%')
+  FROM pg_catalog.pg_attribute a
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+"""
 # Whether rows go, or may go, to another server, of which no transaction here takes them back, or through a partitioned
 # table to where a crash would lose them and nobody could tell.
 _ELSEWHERE = """
@@ -264,6 +273,10 @@ class Loader:
     def _is_plain_table(self, table: TableName) -> bool:
         return self._ask(_PLAIN_TABLE, table)
 
+    def _is_numbered(self, table: TableName, columns: int) -> bool:
+        """Whether a sequence numbers rows that say so many of the table's columns."""
+        return self._ask(_NUMBERED.replace("{columns}", str(columns)), table)
+
     def _ask(self, query: str, table: TableName) -> bool:
         # As bytes, as the dump has it: a name may be of no encoding that Python has.
         name = table.sql.replace(b"\\", b"\\\\").replace(b"'", b"''")
@@ -279,7 +292,13 @@ class Loader:
         table, size = inserts.table, len(inserts.text)
         self._inserted[table.sql] += 0 if inserts.passes_over_conflicts else sum(inserts.rows_of_each)
         self.bytes += size
-        if self._alone or not table.schema or inserts.passes_over_conflicts or not self._ask(_ANY_ORDER, table):
+        if (
+            self._alone
+            or not table.schema
+            or inserts.passes_over_conflicts
+            or self._is_numbered(table, 0)
+            or not self._ask(_ANY_ORDER, table)
+        ):
             self._barrier()
             for statement in [inserts] if self._may_go_together(inserts) else inserts.each():
                 self._main.execute(statement)
@@ -309,9 +328,12 @@ class Loader:
         if self._bookmark.has(rows.ordinal):
             self._pass_over(rows)
             return
-        if self._deferred or self._late:
-            self._barrier()  # a trigger or a foreign key may be among them
-        if self._serial or self._alone or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
+        if self._deferred or self._late or not (self._bookmark.has_begun or self._pool.is_idle):
+            self._barrier()  # a trigger or a foreign key may be among them, or work that is not entered
+        numbered = block.columns is not None and self._is_numbered(block.table, len(block.columns))
+        if numbered:
+            self._bookmark.close(self._main, f"a sequence gives rows of {block.table} their numbers")
+        if self._serial or self._alone or numbered or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
             self._barrier()
             if self._bookmark.never is None and self._ask(_ELSEWHERE, block.table):
                 why = f"rows of {block.table} may be on another server or in unlogged partitions"
@@ -323,6 +345,7 @@ class Loader:
         if claim(block.table) in self._sizes:
             self._barrier()  # rows of an earlier block; were this one to be loaded again, they would have to stay
         self._bookmark.begin(self._main, rows)
+        self._bookmark.look(self._main, rows)
         feed = Feed(self._budget)
         consumers, before = 0, self.bytes
         try:

@@ -13,6 +13,7 @@ import datetime as dt
 import json
 import secrets
 import threading
+import zlib
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -138,12 +139,22 @@ class SideDatabase:
 
         Raises RefusedError when there is no such restore or one that cannot be gone on with.
         """
-        left = find_interrupted(self._admin, self.target, self._mark)
+        owner = self._state.owner if self._state is not None else None
+        left = find_interrupted(self._admin, self.target, self._mark, owner=owner)
         if left is None:
             return False
         _refuse_other_locale(self._admin, left, self.target, self._state)
         self.name, self._exists = left.name, True
-        self.bookmark = Bookmark(self.name, {**self._mark, "since": left.since}, self._notes, earlier=left.progress)
+        mark = {**self._mark, "since": left.since}
+        try:
+            self.bookmark = Bookmark(self.name, mark, self._notes, earlier=left.progress)
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            self._exists = False
+            raise RefusedError(
+                f"the interrupted restore into {self.target} cannot be resumed: its notes in the comment are damaged",
+                detail=f"{type(error).__name__}: {error}",
+                hint="restore again without --resume",
+            ) from error
         text = (
             f"{left.rows} rows in {left.tables} tables are from the restore that began {left.since} and was interrupted"
         )
@@ -249,8 +260,8 @@ def side_database(
     """Create the side database for a restore into the DSN's database, and drop it on the way out unless it was swapped.
 
     ``dump`` is what the dump is known by again, None for one that cannot be read again; with ``resume`` the side
-    database that an interrupted restore of it left is gone on with.  When the connection is lost, what can be resumed
-    stays.
+    database that an interrupted restore of it left is gone on with.  When the connection or the dump is lost, what can
+    be resumed stays.
 
     Raises RefusedError when the target holds something and ``replace`` is false, another restore into it is running, or
     there is nothing that can be resumed; EnvironmentLacksError when the role may not do what is needed.
@@ -269,12 +280,18 @@ def side_database(
             if not side.bookmark.resumes:
                 side.create()
             yield side
-        except (ConnectionLostError, psycopg.Error) as error:
+        except (EnvironmentLacksError, psycopg.Error) as error:
             lost = explain(error, what=f"restoring into {target}") if isinstance(error, psycopg.Error) else error
-            if not isinstance(lost, ConnectionLostError) or not side.keep():
+            # What the server lacks, such as room on its disk, it lacks the less for what is loaded being dropped.
+            final = not isinstance(lost, ConnectionLostError) and (
+                lost is not error or isinstance(error.__cause__, psycopg.Error)
+            )
+            if final or not side.keep():
                 raise
             hint = f"`recovery restore --resume` goes on with what is in {side.name}; --drop-interrupted drops it"
-            raise ConnectionLostError(lost.message, detail=lost.detail, hint=hint) from error
+            if lost.hint and not isinstance(lost, ConnectionLostError):
+                hint = f"{lost.hint}; then {hint}"
+            raise type(lost)(lost.message, detail=lost.detail, hint=hint) from error
         finally:
             side.drop()
 
@@ -307,9 +324,11 @@ def look_at_interrupted(dsn: str, dump: Dump) -> Interrupted | None:
     """
     target = target_name(dsn)
     with contextlib.closing(connect(dsn, database=admin_database(target))) as admin:
-        left = find_interrupted(admin, target, make_mark("restoring", target, admin, dump), dry_run=True)
+        state = read_state(admin, target)
+        mark = make_mark("restoring", target, admin, dump)
+        left = find_interrupted(admin, target, mark, owner=state.owner if state else None, dry_run=True)
         if left is not None:
-            _refuse_other_locale(admin, left, target, read_state(admin, target))
+            _refuse_other_locale(admin, left, target, state)
     return left
 
 
@@ -317,7 +336,7 @@ def _refuse_other_locale(admin: Connection, left: Interrupted, target: str, stat
     made, state = read_state(admin, left.name), state or read_state(admin, "template0")
     if made is None or state is None:
         return
-    state = dataclasses.replace(state, owner=made.owner)  # who owns the target, owns what takes its place in the end
+    state = dataclasses.replace(state, owner=made.owner)  # which is looked at before; template0's is not the target's
     one, other = (each.create_clauses().as_string(admin) for each in (made, state))
     if one != other:
         raise RefusedError(

@@ -84,3 +84,44 @@ def test_after_one_share_of_a_tables_rows_that_failed_the_last_one_does_not_say_
     with pytest.raises(StoppedError):
         bookmark.copy(other, rows, [b"2\n"])  # type: ignore[arg-type]  # as above
     assert other.connection.sent == [b"BEGIN"]
+
+
+def test_rows_that_were_loaded_in_parts_are_taken_out_also_where_nothing_is_entered_any_more() -> None:
+    earlier = {"done": "eJwDAAAAAAE=", "digest": "0", "split": [1]}
+    bookmark, main = Bookmark("side", {}, Notes(), earlier=earlier), _Session()
+    bookmark.close(main, "a statement that may not be run twice")  # type: ignore[arg-type]  # as above
+    rows = Rows(1, _Block())  # type: ignore[arg-type]  # as above
+    rows.block.table = _Table()  # type: ignore[assignment]  # as above
+    bookmark.begin(main, rows)  # type: ignore[arg-type]  # as above
+    assert any(query.startswith(b"TRUNCATE ONLY public.t;") for query in main.connection.sent)
+
+
+@pytest.mark.parametrize(
+    ("text", "resumable"),
+    [
+        (b"CREATE TABLE public.y AS SELECT 1;", True),
+        (b"CREATE UNLOGGED TABLE public.u (v int, w int GENERATED ALWAYS AS ((v + 1)) STORED);", True),
+        (b"CREATE TEMP TABLE x (v int);", False),
+        (b"CREATE OR REPLACE TEMPORARY VIEW x AS SELECT 1;", False),
+        (b"CREATE UNLOGGED TABLE public.u (v) AS\n  SELECT 1;", False),
+        (b"CREATE UNLOGGED TABLE public.u AS (WITH x AS (SELECT 1) TABLE x);", False),
+    ],
+)
+def test_what_is_gone_with_its_session_or_may_be_after_a_crash_ends_that_it_can_be_resumed(
+    text: bytes, resumable: object
+) -> None:
+    bookmark = begun()
+    bookmark.execute(_Everything(), Statement(text, 1), 5)  # type: ignore[arg-type]  # as above
+    assert (bookmark.never is None) is resumable
+
+
+class _Everything(_Session):
+    """Takes an entry with its statement."""
+
+    def execute(self, statement: Statement, *, also: bytes = b"") -> bool:
+        self.connection.execute(statement.text + also)
+        return True
+
+
+class _Table:
+    sql = b"public.t"

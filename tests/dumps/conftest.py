@@ -1,6 +1,7 @@
 """Real PostgreSQL servers and buckets on a loopback S3, for every test of dumps.
 
-Fixtures hand out plain values (connection strings, clients, callables), so that a test file imports nothing from here.
+Fixtures hand out plain values (connection strings, clients, callables), so that a test file imports nothing from here;
+a test takes one of the classes here as `Any`.
 A connection string is of libpq's `key=value` form and goes over a unix socket, as the superuser `postgres` unless the
 fixture's name says otherwise.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
+import itertools
 import os
 import secrets
 import shutil
@@ -27,7 +28,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from machine.programs import ProgramNotFoundError, postgresql_server_folder
+from machine.programs import ProgramNotFoundError, postgresql_client_folder, postgresql_server_folder
+from recovery.dumps.lexer import Lexer
+from recovery.dumps.statements import CopyBlock, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 # PostgreSQL refuses to run as root; this is `nobody` on Linux, and any uid that is not 0 does.
 UNPRIVILEGED = 65534
 
+ENCODING = ("-E", "UTF8", "--locale=C.UTF-8")
 SETTINGS = {
     "listen_addresses": "",
     "fsync": "off",
@@ -46,18 +50,8 @@ SETTINGS = {
     "track_commit_timestamp": "on",
     "log_min_messages": "fatal",
 }
-
-
-@dataclasses.dataclass
-class Server:
-    """One running PostgreSQL server of a test session."""
-
-    major: int
-    folder: Path
-    process: subprocess.Popen[bytes]
-
-    def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
-        return make_conninfo(host=str(self.folder), port=5432, user=user, dbname=database)
+# For a server that is killed: what was committed is there when it starts again, as it is on a real one.
+KILLABLE = {"listen_addresses": "", "fsync": "off", "log_min_messages": "panic"}
 
 
 def _drop_privileges() -> dict[str, Any]:
@@ -69,8 +63,51 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # 1 is PR_SET_PDEATHSIG
 
 
+class Server:
+    """One PostgreSQL server of the tests, over the data folder `data` in its folder."""
+
+    def __init__(self, programs: Path, folder: Path, settings: dict[str, str]) -> None:
+        self.folder = folder
+        self._command: list[str | Path] = [
+            *(programs / "postgres", "-D", folder / "data", "-k", folder),
+            *(f"-c{name}={value}" for name, value in settings.items()),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
+        return make_conninfo(host=str(self.folder), port=5432, user=user, dbname=database)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # no thread runs then
+                **_drop_privileges(),
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(self.dsn()).close()
+                break
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Shut it down immediately: nothing is written down."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(60)
+            self._process = None
+
+
 @contextlib.contextmanager
-def _running_server(major: int) -> Iterator[Server]:
+def _running_server(major: int, settings: dict[str, str]) -> Iterator[Server]:
     try:
         programs = postgresql_server_folder(major)
     except ProgramNotFoundError as error:
@@ -79,63 +116,86 @@ def _running_server(major: int) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix=f"avt{major}-", dir="/var/tmp"))
     if os.geteuid() == 0:
         os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
-    data = folder / "data"
-    log = (folder / "log").open("wb")
+    server = Server(programs, folder, settings)
     try:
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"],
-            check=True,
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            **_drop_privileges(),
-        )
-        arguments = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-        process = subprocess.Popen(
-            [programs / "postgres", "-D", data, "-k", folder, *arguments],
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # no thread runs yet
-            **_drop_privileges(),
-        )
-        server = Server(major, folder, process)
+        with (folder / "log").open("wb") as log:
+            subprocess.run(
+                [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", *ENCODING, "-N"],
+                check=True,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                **_drop_privileges(),
+            )
         try:
-            deadline = time.monotonic() + 30
-            while True:
-                try:
-                    psycopg.connect(server.dsn()).close()
-                    break
-                except psycopg.OperationalError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.05)
+            server.start()
             yield server
         finally:
-            process.send_signal(signal.SIGQUIT)  # an immediate shutdown; nothing here outlives the session
-            process.wait(30)
+            server.kill()  # nothing here outlives the session
     finally:
-        log.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def server16() -> Iterator[Server]:
-    with _running_server(16) as server:
+    with _running_server(16, SETTINGS) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def server18() -> Iterator[Server]:
-    with _running_server(18) as server:
+    with _running_server(18, SETTINGS) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def server15() -> Iterator[Server]:
     """The distribution's 15, where there is one: the oldest server the machines here have."""
-    with _running_server(15) as server:
+    with _running_server(15, SETTINGS) as server:
         yield server
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server on 16 of the test's own, to kill() and start() again; it has `folder` and dsn(database) as well."""
+    with _running_server(16, KILLABLE) as server:
+        yield server
+
+
+class Programs:
+    """What PostgreSQL's own programs make of a dump, and what they see in a database."""
+
+    def psql(self, dsn: str, text: bytes, *options: str, major: int = 16) -> None:
+        program = postgresql_client_folder(major) / "psql"
+        subprocess.run([program, "-X", "-q", "-o", os.devnull, *options, "-d", dsn], input=text, check=True)
+
+    def pg_dump(self, dsn: str, *options: str, major: int = 16) -> bytes:
+        program = postgresql_client_folder(major) / "pg_dump"
+        return subprocess.run([program, *options, "-d", dsn], check=True, stdout=subprocess.PIPE).stdout
+
+    def content(self, dsn: str, major: int = 16) -> list[Any]:
+        """The items of what pg_dump writes of a database, the rows of each COPY block sorted.
+
+        Rows of one table may come in another order, because several sessions load it: each block is a multiset.
+        """
+        found: list[Any] = []
+        for item in Lexer(iter([self.pg_dump(dsn, major=major)])).items():
+            if isinstance(item, CopyBlock):
+                found.append((item.statement.text, sorted(b"".join(item.pieces).split(b"\n"))))
+            elif isinstance(item, Statement):
+                found.append((item.label, item.text))
+        return found
+
+    def assert_same(self, ours: str, theirs: str, major: int = 16) -> None:
+        """Both databases have the same content; the first item that differs is shown."""
+        for one, other in itertools.zip_longest(self.content(ours, major), self.content(theirs, major)):
+            assert one == other
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    """psql(dsn, text, *options), pg_dump(dsn, *options), content(dsn), assert_same(dsn, dsn); each takes `major=`."""
+    return Programs()
 
 
 @contextlib.contextmanager

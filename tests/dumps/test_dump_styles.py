@@ -13,10 +13,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from machine.programs import postgresql_client_folder
-from recovery.dumps.lexer import Lexer
 from recovery.dumps.reader import check
 from recovery.dumps.source import open_dump
-from recovery.dumps.statements import CopyBlock, Statement
 from recovery.errors import RecoveryError
 from recovery.restore import restore
 
@@ -80,62 +78,41 @@ STYLES = [
 ]
 
 
-def run(program: str, dsn: str, *options: str, text: bytes | None = None) -> bytes:
-    command = [str(postgresql_client_folder(16) / program), *options, "-d", dsn]
-    return subprocess.run(command, input=text, check=True, capture_output=True).stdout
-
-
-def content(dump: bytes) -> list[Any]:
-    """A dump's items, the rows of each COPY block sorted."""
-    found: list[Any] = []
-    for item in Lexer(iter([dump])).items():
-        if isinstance(item, CopyBlock):
-            found.append((item.statement.text, sorted(b"".join(item.pieces).split(b"\n"))))
-        elif isinstance(item, Statement):
-            found.append((item.label, item.text))
-    return found
-
-
 @pytest.fixture
-def source(make_database: Callable[..., str]) -> str:
+def source(make_database: Callable[..., str], programs: Any) -> str:
     dsn = make_database()
     with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
         if connection.execute("SELECT FROM pg_roles WHERE rolname = 'styled'").fetchone() is None:
             connection.execute("CREATE ROLE styled")
-    run("psql", dsn, "-qX", "-v", "ON_ERROR_STOP=1", text=SCHEMA)
+    programs.psql(dsn, SCHEMA, "-v", "ON_ERROR_STOP=1")
     return dsn
-
-
-def same(ours: str, theirs: str) -> None:
-    for one, other in zip(content(run("pg_dump", ours)), content(run("pg_dump", theirs)), strict=True):
-        assert one == other
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_dump_in_any_style_is_restored_as_psql_restores_it(
-    make_database: Callable[..., str], source: str, tmp_path: Path, style: str
+    make_database: Callable[..., str], programs: Any, source: str, tmp_path: Path, style: str
 ) -> None:
     ours, theirs = make_database(), make_database()
     for dsn in (ours, theirs):  # for what the dump does as that role
-        run("psql", dsn, "-qX", text=b"GRANT CREATE ON DATABASE :DBNAME TO styled")
-    (tmp_path / "dump.sql").write_bytes(dump := run("pg_dump", source, *style.split()))
+        programs.psql(dsn, b"GRANT CREATE ON DATABASE :DBNAME TO styled")
+    (tmp_path / "dump.sql").write_bytes(dump := programs.pg_dump(source, *style.split()))
     result = restore(str(tmp_path / "dump.sql"), ours, jobs=2)
     if "insert" in style and "conflict" not in style:
         assert result.row_counts["s.parent"] == 300
         assert result.rows == 300 + 304 + 2 + 60
     if "--create" in style:  # psql would restore into the source itself
-        dump = run("pg_dump", source)
-    run("psql", theirs, "-qX", "-o", "/dev/null", text=dump)
-    same(ours, theirs)
+        dump = programs.pg_dump(source)
+    programs.psql(theirs, dump)
+    programs.assert_same(ours, theirs)
 
 
 def test_the_three_sections_one_after_the_other_are_one_dump(
-    make_database: Callable[..., str], source: str, tmp_path: Path
+    make_database: Callable[..., str], programs: Any, source: str, tmp_path: Path
 ) -> None:
-    pieces = [run("pg_dump", source, f"--section={section}") for section in ("pre-data", "data", "post-data")]
+    pieces = [programs.pg_dump(source, f"--section={section}") for section in ("pre-data", "data", "post-data")]
     (tmp_path / "dump.sql").write_bytes(b"".join(pieces))
     restore(str(tmp_path / "dump.sql"), ours := make_database())
-    same(ours, source)
+    programs.assert_same(ours, source)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +124,10 @@ def test_the_three_sections_one_after_the_other_are_one_dump(
         ("--section=post-data", r"does not exist"),
     ],
 )
-def test_a_piece_that_needs_another_is_refused_with_what_to_do(
-    make_database: Callable[..., str], source: str, tmp_path: Path, style: str, said: str
+def test_a_piece_that_needs_another_is_refused_with_what_to_do(  # noqa: PLR0917  # fixtures
+    make_database: Callable[..., str], programs: Any, source: str, tmp_path: Path, style: str, said: str
 ) -> None:
-    (tmp_path / "dump.sql").write_bytes(run("pg_dump", source, "--no-large-objects", *style.split()))
+    (tmp_path / "dump.sql").write_bytes(programs.pg_dump(source, "--no-large-objects", *style.split()))
     with pytest.raises(RecoveryError, match=r"line \d+ of the dump, ") as refused:
         restore(str(tmp_path / "dump.sql"), make_database())
     assert re.search(said, str(refused.value))
@@ -158,9 +135,9 @@ def test_a_piece_that_needs_another_is_refused_with_what_to_do(
 
 
 def test_a_role_the_dump_acts_as_that_may_not_create_is_named_with_what_to_do(
-    make_database: Callable[..., str], source: str, tmp_path: Path
+    make_database: Callable[..., str], programs: Any, source: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "dump.sql").write_bytes(run("pg_dump", source, "--use-set-session-authorization"))
+    (tmp_path / "dump.sql").write_bytes(programs.pg_dump(source, "--use-set-session-authorization"))
     with pytest.raises(RecoveryError, match="permission denied for database") as refused:
         restore(str(tmp_path / "dump.sql"), make_database())
     assert "the role styled" in str(refused.value.hint)
@@ -170,8 +147,9 @@ def test_a_role_the_dump_acts_as_that_may_not_create_is_named_with_what_to_do(
 def test_a_dump_of_the_whole_cluster_is_refused_with_what_to_do(
     make_database: Callable[..., str], tmp_path: Path
 ) -> None:
-    dump = run("pg_dumpall", make_database(), "--schema-only")
-    (tmp_path / "dump.sql").write_bytes(dump)
+    program = postgresql_client_folder(16) / "pg_dumpall"
+    with (tmp_path / "dump.sql").open("wb") as file:
+        subprocess.run([program, "--schema-only", "-d", make_database()], check=True, stdout=file)
     with pytest.raises(RecoveryError, match="whole cluster") as refused:
         restore(str(tmp_path / "dump.sql"), make_database())
     assert "pg_dump" in str(refused.value.hint)

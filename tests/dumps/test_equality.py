@@ -1,11 +1,7 @@
-"""A database restored here and one restored by psql are equal: pg_dump writes the same of both.
-
-Rows of one table may come in another order, because several sessions load it, so each COPY block counts as a multiset.
-"""
+"""A database restored here and one restored by psql are equal: pg_dump writes the same of both, but for rows' order."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machine.programs import postgresql_client_folder
-from recovery.dumps.lexer import Lexer
-from recovery.dumps.statements import CopyBlock, Statement
 from recovery.restore import restore
 
 if TYPE_CHECKING:
@@ -28,36 +21,20 @@ ZOO = Path(__file__).parent / "zoo.sql"
 CHINOOK = Path(__file__).parents[3] / "shared" / "data" / "chinook.sql.gz"
 
 
-def pg_dump(dsn: str, major: int, *options: str) -> bytes:
-    program = postgresql_client_folder(major) / "pg_dump"
-    return subprocess.run([program, *options, "-d", dsn], check=True, capture_output=True).stdout
+@pytest.fixture
+def restored_equal(programs: Any, tmp_path: Path) -> Callable[..., Any]:
+    """restored_equal(dump, make, major=16, **options): the result of a restore that makes what psql makes of it."""
 
+    def check(dump: bytes, make: Callable[..., str], major: int = 16, **options: Any) -> Any:
+        ours, theirs = make(), make()
+        path = tmp_path / "dump.sql"
+        path.write_bytes(dump)
+        result = restore(str(path), ours, **options)
+        programs.psql(theirs, dump, major=major)
+        programs.assert_same(ours, theirs, major)
+        return result
 
-def psql(dsn: str, major: int, text: bytes, *options: str) -> None:
-    program = postgresql_client_folder(major) / "psql"
-    subprocess.run([program, "-X", "-q", "-o", "/dev/null", *options, "-d", dsn], input=text, check=True)
-
-
-def content(dump: bytes) -> list[Any]:
-    """A dump's items, the rows of each COPY block sorted."""
-    found: list[Any] = []
-    for item in Lexer(iter([dump])).items():
-        if isinstance(item, CopyBlock):
-            found.append((item.statement.text, sorted(b"".join(item.pieces).split(b"\n"))))
-        elif isinstance(item, Statement):
-            found.append((item.label, item.text))
-    return found
-
-
-def assert_restored_equal(dump: bytes, make: Callable[..., str], major: int, folder: Path, **options: Any) -> Any:
-    ours, theirs = make(), make()
-    path = folder / "dump.sql"
-    path.write_bytes(dump)
-    result = restore(str(path), ours, **options)
-    psql(theirs, major, dump)
-    for one, other in zip(content(pg_dump(ours, major)), content(pg_dump(theirs, major)), strict=True):
-        assert one == other
-    return result
+    return check
 
 
 @pytest.fixture(params=[16, 18])
@@ -69,13 +46,13 @@ def place(request: pytest.FixtureRequest) -> tuple[int, Callable[..., str]]:
 
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_the_zoo_of_every_object_type_is_restored_as_psql_restores_it(
-    place: tuple[int, Callable[..., str]], tmp_path: Path, jobs: int
+    place: tuple[int, Callable[..., str]], programs: Any, restored_equal: Callable[..., Any], jobs: int
 ) -> None:
     major, make = place
     source = make()
-    psql(source, major, ZOO.read_bytes(), "-v", "ON_ERROR_STOP=1")
-    dump = pg_dump(source, major)
-    result = assert_restored_equal(dump, make, major, tmp_path, jobs=jobs)
+    programs.psql(source, ZOO.read_bytes(), "-v", "ON_ERROR_STOP=1", major=major)
+    dump = programs.pg_dump(source, major=major)
+    result = restored_equal(dump, make, major, jobs=jobs)
     assert {note.kind for note in result.notes} <= {"warning", "expected"}, result.notes
     with psycopg.connect(source) as connection:
         assert dump.count(b"\nCOPY ") >= 20
@@ -85,31 +62,32 @@ def test_the_zoo_of_every_object_type_is_restored_as_psql_restores_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [("--inserts",), ("--no-owner", "--clean", "--if-exists"), ("--disable-triggers",)])
 def test_the_zoo_in_other_styles_of_dump_is_restored_as_psql_restores_it(
-    make_database: Callable[..., str], tmp_path: Path, options: tuple[str, ...]
+    make_database: Callable[..., str], programs: Any, restored_equal: Callable[..., Any], options: tuple[str, ...]
 ) -> None:
     source = make_database()
-    psql(source, 16, ZOO.read_bytes(), "-v", "ON_ERROR_STOP=1")
-    assert_restored_equal(pg_dump(source, 16, *options), make_database, 16, tmp_path)
+    programs.psql(source, ZOO.read_bytes(), "-v", "ON_ERROR_STOP=1")
+    restored_equal(programs.pg_dump(source, *options), make_database)
 
 
-def test_the_shared_dump_is_restored_as_psql_restores_it(place: tuple[int, Callable[..., str]], tmp_path: Path) -> None:
+def test_the_shared_dump_is_restored_as_psql_restores_it(
+    place: tuple[int, Callable[..., str]], restored_equal: Callable[..., Any]
+) -> None:
     if not CHINOOK.exists():
         pytest.skip("NOT RUN: the shared data is not on this machine")
     import gzip  # noqa: PLC0415  # only here
 
-    assert_restored_equal(gzip.decompress(CHINOOK.read_bytes()), place[1], place[0], tmp_path)
+    restored_equal(gzip.decompress(CHINOOK.read_bytes()), place[1], place[0])
 
 
 def test_a_dump_in_another_encoding_is_restored_and_counted_as_what_it_is(
-    make_database: Callable[..., str], tmp_path: Path
+    make_database: Callable[..., str], programs: Any, restored_equal: Callable[..., Any]
 ) -> None:
     source = make_database()
     with psycopg.connect(source) as connection:
         connection.execute('CREATE TABLE "größe" ("maß" text)')
         connection.execute("""INSERT INTO "größe" VALUES ('fünf'), ('ß')""")
         connection.execute('CREATE INDEX ON "größe" ("maß")')
-    dump = pg_dump(source, 16, "--encoding=LATIN1")
-    result = assert_restored_equal(dump, make_database, 16, tmp_path)
+    result = restored_equal(programs.pg_dump(source, "--encoding=LATIN1"), make_database)
     assert result.row_counts == {"public.größe": 2}
 
 
@@ -132,7 +110,11 @@ NAMES = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, names=st.lists(NAMES, min_size=8, max_size=8, unique=True))
 def test_any_names_and_values_are_restored_as_psql_restores_them(
-    make_database: Callable[..., str], tmp_path: Path, rows: list[tuple[Any, ...]], names: list[str]
+    make_database: Callable[..., str],
+    programs: Any,
+    restored_equal: Callable[..., Any],
+    rows: list[tuple[Any, ...]],
+    names: list[str],
 ) -> None:
     source = make_database()
     with psycopg.connect(source) as connection:
@@ -149,4 +131,4 @@ def test_any_names_and_values_are_restored_as_psql_restores_them(
             # psycopg reads a % in a name as a placeholder, unless it is doubled.
             into = sql.SQL("{}.{}").format(schema, table).as_string(cursor).replace("%", "%%")
             cursor.executemany(sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s)").format(sql.SQL(into)), rows)
-    assert_restored_equal(pg_dump(source, 16), make_database, 16, tmp_path)
+    restored_equal(programs.pg_dump(source), make_database)

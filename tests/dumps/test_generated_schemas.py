@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,8 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
-from machine.programs import postgresql_client_folder
-from recovery.dumps.lexer import Lexer
 from recovery.dumps.reader import check
 from recovery.dumps.source import open_dump
-from recovery.dumps.statements import CopyBlock, Statement
 from recovery.restore import restore
 from recovery.verify import Outcome, verify
 
@@ -425,22 +421,6 @@ def scripts(draw: st.DrawFn) -> list[str]:
     return Script(draw).write()
 
 
-def run(program: str, dsn: str, *options: str, text: bytes | None = None) -> bytes:
-    command = [str(postgresql_client_folder(16) / program), *options, "-d", dsn]
-    return subprocess.run(command, input=text, check=True, capture_output=True).stdout
-
-
-def content(dump: bytes) -> list[Any]:
-    """A dump's items, the rows of each COPY block sorted."""
-    found: list[Any] = []
-    for item in Lexer(iter([dump])).items():
-        if isinstance(item, CopyBlock):
-            found.append((item.statement.text, sorted(b"".join(item.pieces).split(b"\n"))))
-        elif isinstance(item, Statement):
-            found.append((item.label, item.text))
-    return found
-
-
 def execute(dsn: str, statements: list[str]) -> list[tuple[str, str]]:
     """Run every statement; return those the server refused, each with its reason."""
     refused = []
@@ -474,8 +454,13 @@ def make(make_database: Callable[..., str]) -> Callable[..., str]:
 @given(
     script=scripts(), how=st.tuples(st.sampled_from(STYLES), st.integers(1, 3), st.sampled_from([False, False, True]))
 )
-def test_any_schema_with_its_rows_is_restored_as_psql_restores_it(
-    make: Callable[..., str], master16: str, tmp_path: Path, script: list[str], how: tuple[str, int, bool]
+def test_any_schema_with_its_rows_is_restored_as_psql_restores_it(  # noqa: PLR0917  # fixtures
+    make: Callable[..., str],
+    programs: Any,
+    master16: str,
+    tmp_path: Path,
+    script: list[str],
+    how: tuple[str, int, bool],
 ) -> None:
     style, jobs, as_master = how
     user = master16 if as_master else "postgres"
@@ -483,11 +468,10 @@ def test_any_schema_with_its_rows_is_restored_as_psql_restores_it(
     refused = execute(source, script)
     note("\n".join(f"{statement};" for statement in script))
     assert len(refused) < len(script) * 2 / 3, refused
-    (tmp_path / "dump.sql").write_bytes(dump := run("pg_dump", source, *style.split()))
+    (tmp_path / "dump.sql").write_bytes(dump := programs.pg_dump(source, *style.split()))
     result = restore(str(tmp_path / "dump.sql"), make_conninfo(ours, user=user), jobs=jobs)
-    run("psql", make_conninfo(theirs, user=user), "-qX", "-o", os.devnull, text=dump)
-    for one, other in zip(content(run("pg_dump", ours)), content(run("pg_dump", theirs)), strict=True):
-        assert one == other
+    programs.psql(make_conninfo(theirs, user=user), dump)
+    programs.assert_same(ours, theirs)
     expected = {"warning", "expected", "clean", "exists", *(("owner", "privileges", "comment") if as_master else ())}
     assert {entry.kind for entry in result.notes} <= expected, result.notes
     with open_dump(str(tmp_path / "dump.sql")) as opened:

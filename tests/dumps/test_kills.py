@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,8 +20,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from machine.programs import postgresql_server_folder
-from machine.unprivileged import unprivileged_user
 from recovery.dumps.catalogue import list_backups, list_local_backups, newest_sealed
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import RecoveryError, RefusedError
@@ -31,7 +27,7 @@ from recovery.loading.side import drop_interrupted
 from recovery.restore import restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.slow  # many restores into real servers
 
@@ -273,69 +269,14 @@ def test_a_restore_whose_network_is_cut_at_any_moment_fails_in_words_or_is_compl
     finish(dump, dsn)
 
 
-class OwnServer:
-    """A server that may be killed, with a log that survives its death as a real one's does."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._user = unprivileged_user()
-        self._user.own(folder)
-        self._programs = postgresql_server_folder(16)
-        self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "--locale=C.UTF-8", "-E", "UTF8", "-N")
-        self._process: subprocess.Popen[bytes] | None = None
-        self.dsn = make_conninfo(host=str(folder), port=5432, user="postgres", dbname="postgres")
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [self._programs / program, *arguments],
-            check=True,
-            cwd=self.folder,
-            stdout=subprocess.DEVNULL,
-            **self._user.popen_options(),
-        )
-
-    def start(self) -> None:
-        settings = ["-clisten_addresses=", "-cfsync=off", "-clog_min_messages=panic", "-clogging_collector=off"]
-        self._process = subprocess.Popen(
-            [self._programs / "postgres", "-D", "data", "-k", self.folder, *settings],
-            cwd=self.folder,
-            stderr=subprocess.DEVNULL,
-            **self._user.popen_options(),
-        )
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.dsn):
-                return
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # an immediate shutdown: nothing is written down
-            self._process.wait(60)
-            self._process = None
-
-
-@pytest.fixture
-def own_server() -> Iterator[OwnServer]:
-    folder = Path(tempfile.mkdtemp(prefix="avk-", dir="/var/tmp"))
-    server = OwnServer(folder)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slow
 def test_a_restore_whose_server_dies_at_any_moment_leaves_the_target_as_it_was_or_complete(
-    dump: str, own_server: OwnServer
+    dump: str, own_server: Any
 ) -> None:
     for number, moment in enumerate(RANDOM.uniform(0, 2) for _ in range(5)):
-        with psycopg.connect(own_server.dsn, autocommit=True) as connection:
+        with psycopg.connect(own_server.dsn(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE target{number}".encode())
-        dsn = make_conninfo(own_server.dsn, dbname=f"target{number}")
+        dsn = own_server.dsn(f"target{number}")
         prepare(dsn)
         timer = threading.Timer(moment, own_server.kill)
         timer.start()

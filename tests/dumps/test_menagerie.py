@@ -7,8 +7,6 @@ own machine), postgres_fdw, subscriptions, xml values.
 
 from __future__ import annotations
 
-import itertools
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +14,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from machine.programs import postgresql_client_folder
-from recovery.dumps.lexer import Lexer
-from recovery.dumps.statements import CopyBlock, Statement
 from recovery.dumps.writer import take_backup
 from recovery.restore import restore
 from recovery.verify import verify
@@ -51,32 +46,6 @@ ALTER TABLE unproven ADD CONSTRAINT unenforced_fk FOREIGN KEY (b) REFERENCES cir
 """
 
 
-def psql(dsn: str, major: int, text: bytes, *options: str) -> None:
-    program = postgresql_client_folder(major) / "psql"
-    subprocess.run([program, "-X", "-q", "-o", "/dev/null", *options, "-d", dsn], input=text, check=True)
-
-
-def pg_dump(dsn: str, major: int, *options: str) -> bytes:
-    program = postgresql_client_folder(major) / "pg_dump"
-    return subprocess.run([program, *options, "-d", dsn], check=True, capture_output=True).stdout
-
-
-def content(dump: bytes) -> list[Any]:
-    """A dump's items, the rows of each COPY block sorted."""
-    found: list[Any] = []
-    for item in Lexer(iter([dump])).items():
-        if isinstance(item, CopyBlock):
-            found.append((item.statement.text, sorted(b"".join(item.pieces).split(b"\n"))))
-        elif isinstance(item, Statement):
-            found.append((item.label, item.text))
-    return found
-
-
-def assert_same(ours: str, theirs: str, major: int) -> None:
-    for one, other in itertools.zip_longest(content(pg_dump(ours, major)), content(pg_dump(theirs, major))):
-        assert one == other
-
-
 def make_roles(dsn: str) -> None:
     """Make the roles the menagerie names; the RDS-like master may act as the one that owns things."""
     with psycopg.connect(make_conninfo(dsn, dbname="postgres", user="postgres"), autocommit=True) as connection:
@@ -93,10 +62,10 @@ def make_of(request: pytest.FixtureRequest, major: int) -> Callable[..., str]:
     return make
 
 
-def fill(make: Callable[..., str], major: int, *texts: bytes) -> str:
+def fill(programs: Any, make: Callable[..., str], major: int, *texts: bytes) -> str:
     source = make()
     for text in texts:
-        psql(source, major, text, "-v", "ON_ERROR_STOP=1")
+        programs.psql(source, text, "-v", "ON_ERROR_STOP=1", major=major)
     return source
 
 
@@ -119,79 +88,80 @@ STYLES = [
 
 @pytest.mark.parametrize("major", [16, 18])
 def test_the_menagerie_is_restored_as_psql_restores_it(
-    request: pytest.FixtureRequest, tmp_path: Path, major: int
+    request: pytest.FixtureRequest, programs: Any, tmp_path: Path, major: int
 ) -> None:
     make = make_of(request, major)
-    source = fill(make, major, MENAGERIE, SUPERUSERS, *([OF_18] if major == 18 else []))
-    (tmp_path / "dump.sql").write_bytes(dump := pg_dump(source, major))
+    source = fill(programs, make, major, MENAGERIE, SUPERUSERS, *([OF_18] if major == 18 else []))
+    (tmp_path / "dump.sql").write_bytes(dump := programs.pg_dump(source, major=major))
     ours, theirs = make(), make()
     result = restore(str(tmp_path / "dump.sql"), ours, jobs=3)
-    psql(theirs, major, dump, "-v", "ON_ERROR_STOP=1")
-    assert_same(ours, theirs, major)
+    programs.psql(theirs, dump, "-v", "ON_ERROR_STOP=1", major=major)
+    programs.assert_same(ours, theirs, major)
     assert {note.kind for note in result.notes} <= {"warning", "expected"}, result.notes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES, ids=" ".join)
 def test_the_menagerie_in_every_style_of_dump_is_restored_as_psql_restores_it(
-    request: pytest.FixtureRequest, tmp_path: Path, style: tuple[str, ...]
+    request: pytest.FixtureRequest, programs: Any, tmp_path: Path, style: tuple[str, ...]
 ) -> None:
     make = make_of(request, 16)
-    source = fill(make, 16, MENAGERIE, *([] if "-n" in style else [SUPERUSERS]))  # languages belong to no schema
-    dump = pg_dump(source, 16, *style)
+    more = [] if "-n" in style else [SUPERUSERS]  # languages belong to no schema
+    source = fill(programs, make, 16, MENAGERIE, *more)
+    dump = programs.pg_dump(source, *style)
     (tmp_path / "dump.sql").write_bytes(dump)
     ours, theirs = make(), make()
     restore(str(tmp_path / "dump.sql"), ours)
     if "--create" in style:  # psql would restore into the source itself
-        dump = pg_dump(source, 16)
-    psql(theirs, 16, dump)
-    assert_same(ours, theirs, 16)
+        dump = programs.pg_dump(source)
+    programs.psql(theirs, dump)
+    programs.assert_same(ours, theirs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("origin", "target"), [(15, 16), (15, 18), (16, 18), (18, 16)])
 def test_a_dump_of_another_major_version_is_restored_as_psql_restores_it(
-    request: pytest.FixtureRequest, tmp_path: Path, origin: int, target: int
+    request: pytest.FixtureRequest, programs: Any, tmp_path: Path, origin: int, target: int
 ) -> None:
-    source = fill(make_of(request, origin), origin, ZOO, MENAGERIE, SUPERUSERS)
+    source = fill(programs, make_of(request, origin), origin, ZOO, MENAGERIE, SUPERUSERS)
     make = make_of(request, target)
-    (tmp_path / "dump.sql").write_bytes(dump := pg_dump(source, origin))
+    (tmp_path / "dump.sql").write_bytes(dump := programs.pg_dump(source, major=origin))
     ours, theirs = make(), make()
     restore(str(tmp_path / "dump.sql"), ours)
     if origin == 18 and target == 16:  # psql would lose all of a GRANT for the one privilege that 16 does not know
         dump = dump.replace(b",MAINTAIN", b"")
-    psql(theirs, target, dump)
-    assert_same(ours, theirs, target)
+    programs.psql(theirs, dump, major=target)
+    programs.assert_same(ours, theirs, target)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("origin", "target"), [(15, 16), (16, 16), (18, 18), (16, 18)])
 def test_what_a_master_role_restores_is_what_psql_restores_as_that_role(
-    request: pytest.FixtureRequest, tmp_path: Path, origin: int, target: int
+    request: pytest.FixtureRequest, programs: Any, tmp_path: Path, origin: int, target: int
 ) -> None:
     master = request.getfixturevalue(f"master{target}")
-    source = fill(make_of(request, origin), origin, MENAGERIE)
+    source = fill(programs, make_of(request, origin), origin, MENAGERIE)
     make = make_of(request, target)
-    (tmp_path / "dump.sql").write_bytes(dump := pg_dump(source, origin))
+    (tmp_path / "dump.sql").write_bytes(dump := programs.pg_dump(source, major=origin))
     ours, theirs = (make_conninfo(make(owner=master), user=master) for _ in range(2))
     restore(str(tmp_path / "dump.sql"), ours)
-    psql(theirs, target, dump)
-    assert_same(make_conninfo(ours, user="postgres"), make_conninfo(theirs, user="postgres"), target)
+    programs.psql(theirs, dump, major=target)
+    programs.assert_same(make_conninfo(ours, user="postgres"), make_conninfo(theirs, user="postgres"), target)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("major", [16, 18])
 def test_a_backup_of_everything_is_restored_and_verified_against_its_manifest(
-    request: pytest.FixtureRequest, tmp_path: Path, major: int
+    request: pytest.FixtureRequest, programs: Any, tmp_path: Path, major: int
 ) -> None:
     make = make_of(request, major)
-    source = fill(make, major, ZOO, MENAGERIE, SUPERUSERS, *([OF_18] if major == 18 else []))
+    source = fill(programs, make, major, ZOO, MENAGERIE, SUPERUSERS, *([OF_18] if major == 18 else []))
     backup = take_backup(source, local_dir=tmp_path)
     assert backup.manifest is not None
     ours, theirs = make(), make()
     restore(str(backup.path), ours, manifest=backup.manifest)
-    psql(theirs, major, pg_dump(source, major))
-    assert_same(ours, theirs, major)
+    programs.psql(theirs, programs.pg_dump(source, major=major), major=major)
+    programs.assert_same(ours, theirs, major)
     verification = verify(ours, manifest=backup.manifest, facts=None, samples=[], required=set())
     failed = {rung.name: (rung.reason, rung.evidence) for rung in verification.rungs if str(rung.outcome) == "FAIL"}
     assert not failed
@@ -201,12 +171,13 @@ def test_a_backup_of_everything_is_restored_and_verified_against_its_manifest(
 
 
 def test_a_function_body_that_uses_the_word_begin_as_a_name_is_restored_though_psql_cannot(
-    request: pytest.FixtureRequest, tmp_path: Path
+    request: pytest.FixtureRequest, programs: Any, tmp_path: Path
 ) -> None:
     make = make_of(request, 16)
     body = b'BEGIN ATOMIC SELECT 1 AS "begin", CASE WHEN true THEN 2 END; SELECT 2; END;'
-    source = fill(make, 16, b"CREATE FUNCTION f() RETURNS int LANGUAGE sql " + body + b"CREATE TABLE t AS SELECT f();")
-    (tmp_path / "dump.sql").write_bytes(dump := pg_dump(source, 16))
+    function = b"CREATE FUNCTION f() RETURNS int LANGUAGE sql " + body
+    source = fill(programs, make, 16, function + b"CREATE TABLE t AS SELECT f();")
+    (tmp_path / "dump.sql").write_bytes(dump := programs.pg_dump(source))
     assert b"AS begin," in dump  # written without quotes, so psql counts a block that never ends
     restore(str(tmp_path / "dump.sql"), ours := make())
-    assert content(pg_dump(ours, 16)) == content(dump)
+    programs.assert_same(ours, source)

@@ -5,15 +5,12 @@ Every text is restored by psql as well: equal is what counts, whatever the versi
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from machine.programs import postgresql_client_folder
-from recovery.dumps.lexer import Lexer
-from recovery.dumps.statements import CopyBlock, Statement
+from recovery.dumps.statements import Statement
 from recovery.loading.plan import DEFERRED, plan
 from recovery.restore import restore
 
@@ -268,35 +265,18 @@ DUMPS = {
 }  # fmt: skip
 
 
-def content(dump: bytes) -> list[Any]:
-    """A dump's items, the rows of each COPY block sorted."""
-    found: list[Any] = []
-    for item in Lexer(iter([dump])).items():
-        if isinstance(item, CopyBlock):
-            found.append((item.statement.text, sorted(b"".join(item.pieces).split(b"\n"))))
-        elif isinstance(item, Statement):
-            found.append((item.label, item.text))
-    return found
-
-
 @pytest.mark.parametrize("major", [16, 18])
 @pytest.mark.parametrize("origin", DUMPS)
 def test_a_dump_of_any_version_is_restored_as_psql_restores_it(
-    request: pytest.FixtureRequest, tmp_path: Path, origin: str, major: int
+    request: pytest.FixtureRequest, programs: Any, tmp_path: Path, origin: str, major: int
 ) -> None:
     make: Callable[..., str] = request.getfixturevalue("make_database" if major == 16 else "make_database18")
     ours, theirs = make(), make()
     dump = DUMPS[origin].replace("{key}", "abcDEF123")
     (tmp_path / "dump.sql").write_text(dump)
     result = restore(str(tmp_path / "dump.sql"), ours, jobs=2)
-    programs = postgresql_client_folder(major)
-    psql = [str(programs / "psql"), "-qX", "-o", "/dev/null", "-d", theirs]
-    subprocess.run(psql, input=dump.encode(), check=True, capture_output=True)
-    one, other = (
-        content(subprocess.run([programs / "pg_dump", "-d", dsn], check=True, capture_output=True).stdout)
-        for dsn in (ours, theirs)
-    )
-    assert one == other
+    programs.psql(theirs, dump.encode(), major=major)
+    programs.assert_same(ours, theirs, major)
     assert result.rows == 3
     assert result.server_version is not None
     assert result.server_version.startswith(origin)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,11 +21,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from machine.programs import postgresql_client_folder, postgresql_server_folder
-from machine.unprivileged import unprivileged_user
 from recovery import cli
-from recovery.dumps.lexer import Lexer
-from recovery.dumps.statements import CopyBlock, Statement
 from recovery.errors import ConnectionLostError, RecoveryError, RefusedError
 from recovery.loading import leftovers
 from recovery.loading.side import drop_interrupted
@@ -40,27 +34,6 @@ ZOO = Path(__file__).parent / "zoo.sql"
 RESTORE = "import sys; from recovery.restore import restore; restore(sys.argv[1], sys.argv[2], jobs=2)"
 ROWS = 1000
 DEADLINE_SECONDS = 60
-
-
-def pg_dump(dsn: str, *options: str) -> bytes:
-    program = postgresql_client_folder(16) / "pg_dump"
-    return subprocess.run([program, *options, "-d", dsn], check=True, capture_output=True).stdout
-
-
-def psql(dsn: str, text: bytes, *options: str) -> None:
-    program = postgresql_client_folder(16) / "psql"
-    subprocess.run([program, "-X", "-q", "-o", "/dev/null", *options, "-d", dsn], input=text, check=True)
-
-
-def content(dump: bytes) -> list[Any]:
-    """A dump's items, the rows of each COPY block sorted."""
-    found: list[Any] = []
-    for item in Lexer(iter([dump])).items():
-        if isinstance(item, CopyBlock):
-            found.append((item.statement.text, sorted(b"".join(item.pieces).split(b"\n"))))
-        elif isinstance(item, Statement):
-            found.append((item.label, item.text))
-    return found
 
 
 def left_by(dsn: str) -> dict[str, dict[str, Any]]:
@@ -198,18 +171,18 @@ def counting(number: int, moment: str) -> tuple[Callable[[bytes], str | None], l
 
 
 @pytest.fixture(scope="module")
-def zoo(server16: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Any]]]:
+def zoo(server16: Any, programs: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Any]]]:
     """The zoo's dump as a file, and the content of the database that psql makes of it."""
     names = ["zoo_source", "zoo_psql"]
     with psycopg.connect(server16.dsn(), autocommit=True) as connection:
         for name in names:
             connection.execute(f"CREATE DATABASE {name}".encode())
-    psql(server16.dsn(names[0]), ZOO.read_bytes(), "-v", "ON_ERROR_STOP=1")
-    dump = pg_dump(server16.dsn(names[0]))
+    programs.psql(server16.dsn(names[0]), ZOO.read_bytes(), "-v", "ON_ERROR_STOP=1")
+    dump = programs.pg_dump(server16.dsn(names[0]))
     path = tmp_path_factory.mktemp("zoo") / "zoo.sql"
     path.write_bytes(dump)
-    psql(server16.dsn(names[1]), dump)
-    yield str(path), content(pg_dump(server16.dsn(names[1])))
+    programs.psql(server16.dsn(names[1]), dump)
+    yield str(path), programs.content(server16.dsn(names[1]))
     with psycopg.connect(server16.dsn(), autocommit=True) as connection:
         for name in names:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
@@ -219,6 +192,7 @@ def zoo(server16: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_the_zoo_cut_at_any_query_and_resumed_is_what_psql_makes_of_it(
     zoo: tuple[str, list[Any]],
+    programs: Any,
     make_database: Callable[..., str],
     cut_restore: Callable[..., RecoveryError | None],
     moment: str,
@@ -233,7 +207,7 @@ def test_the_zoo_cut_at_any_query_and_resumed_is_what_psql_makes_of_it(
         dsn = make_database()
         error = cut_restore(dump, dsn, counting(number, moment)[0])
         resumed = restore(dump, dsn, resume=True) if left_by(dsn) else None
-        assert content(pg_dump(dsn)) == expected, (number, queries[number - 1], error)
+        assert programs.content(dsn) == expected, (number, queries[number - 1], error)
         drop_interrupted(dsn)  # what the target was before, if it was cut after the swap
         assert left_by(dsn) == {}
         if resumed is not None and resumed.resumed_tables:
@@ -247,7 +221,10 @@ def test_the_zoo_cut_at_any_query_and_resumed_is_what_psql_makes_of_it(
 
 @pytest.mark.slow
 def test_a_resumed_restore_that_is_cut_again_and_again_is_resumed_again(
-    zoo: tuple[str, list[Any]], make_database: Callable[..., str], cut_restore: Callable[..., RecoveryError | None]
+    zoo: tuple[str, list[Any]],
+    programs: Any,
+    make_database: Callable[..., str],
+    cut_restore: Callable[..., RecoveryError | None],
 ) -> None:
     dump, expected = zoo
     dsn = make_database()
@@ -264,7 +241,7 @@ def test_a_resumed_restore_that_is_cut_again_and_again_is_resumed_again(
         rounds += 1
         assert rounds < 50
     assert rounds > 5
-    assert content(pg_dump(dsn)) == expected
+    assert programs.content(dsn) == expected
 
 
 # -- two tables and a wait, killed
@@ -459,81 +436,28 @@ def test_what_was_noted_of_statements_that_are_passed_over_is_noted_of_the_resum
 # -- a server that dies
 
 
-class OwnServer:
-    """A server that may be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._user = unprivileged_user()
-        self._user.own(folder)
-        self._programs = postgresql_server_folder(16)
-        self._process: subprocess.Popen[bytes] | None = None
-        self.dsn = make_conninfo(host=str(folder), port=5432, user="postgres", dbname="postgres")
-        subprocess.run(
-            [self._programs / "initdb", "-D", "data", "-U", "postgres", "-A", "trust", "--locale=C.UTF-8", "-N"],
-            check=True,
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            **self._user.popen_options(),
-        )
-
-    def start(self) -> None:
-        settings = ["-clisten_addresses=", "-cfsync=off", "-clog_min_messages=panic"]
-        self._process = subprocess.Popen(
-            [self._programs / "postgres", "-D", "data", "-k", self.folder, *settings],
-            cwd=self.folder,
-            stderr=subprocess.DEVNULL,
-            **self._user.popen_options(),
-        )
-
-        def answers() -> bool:
-            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.dsn):
-                return True
-            return False
-
-        wait_until(answers)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # an immediate shutdown: nothing is written down
-            self._process.wait(60)
-            self._process = None
-
-
-@pytest.fixture
-def own_server() -> Iterator[OwnServer]:
-    folder = Path(tempfile.mkdtemp(prefix="avr-", dir="/var/tmp"))
-    server = OwnServer(folder)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slow
 def test_a_restore_whose_server_crashed_is_resumed_unless_rows_of_unlogged_tables_went_with_it(
-    own_server: OwnServer, tmp_path: Path
+    own_server: Any, tmp_path: Path
 ) -> None:
     outcomes: list[int | str] = []
     for kind in (b"TABLE", b"UNLOGGED TABLE"):
         dump = tmp_path / f"{len(kind)}.sql"
         dump.write_bytes(waiting("dies", kind=kind))
         target = f"target{len(kind)}"
-        with psycopg.connect(own_server.dsn, autocommit=True) as connection:
+        with psycopg.connect(own_server.dsn(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {target}".encode())
             connection.execute("CREATE ROLE dies")
-        dsn = make_conninfo(own_server.dsn, dbname=target)
+        dsn = own_server.dsn(target)
         process, name = begin_and_wait(dump, dsn)
         # A commit that waits for the disk takes those before it along: what the test looks for has to survive.
-        with psycopg.connect(own_server.dsn, autocommit=True) as connection:
+        with psycopg.connect(own_server.dsn(), autocommit=True) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS on_disk ()")
             connection.execute(f"CREATE ROLE written_down_{len(kind)}".encode())
         own_server.kill()
         assert process.wait(DEADLINE_SECONDS) != 0
         own_server.start()
-        with psycopg.connect(own_server.dsn, autocommit=True) as connection:
+        with psycopg.connect(own_server.dsn(), autocommit=True) as connection:
             connection.execute("DROP ROLE dies")
         assert left_by(dsn)[name]["tables"] == 1
         try:
@@ -624,15 +548,16 @@ def test_a_restore_with_what_may_not_be_done_twice_is_refused_with_its_reason(
 
 
 @pytest.mark.slow
-def test_a_dump_of_insert_statements_is_not_resumed(
+def test_a_dump_of_insert_statements_is_not_resumed(  # noqa: PLR0917  # fixtures
     zoo: tuple[str, list[Any]],
     server16: Any,
+    programs: Any,
     make_database: Callable[..., str],
     cut_restore: Callable[..., RecoveryError | None],
     tmp_path: Path,
 ) -> None:
     dump = tmp_path / "inserts.sql"
-    dump.write_bytes(pg_dump(server16.dsn("zoo_source"), "--inserts"))
+    dump.write_bytes(programs.pg_dump(server16.dsn("zoo_source"), "--inserts"))
     dsn = make_database()
     inserts = []
 
@@ -644,7 +569,7 @@ def test_a_dump_of_insert_statements_is_not_resumed(
     with pytest.raises(RefusedError, match=r"INSERT|TABLE DATA"):
         restore(str(dump), dsn, resume=True)
     restore(str(dump), dsn)
-    assert content(pg_dump(dsn)) == zoo[1]
+    assert programs.content(dsn) == zoo[1]
 
 
 def test_rows_that_only_their_commit_refuses_are_named_by_their_line(database: str, tmp_path: Path) -> None:

@@ -210,6 +210,11 @@ def literal(text: str) -> str:
     return f"E'{escaped.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{escaped}'"
 
 
+def text_literal(text: bytes) -> bytes:
+    """As :func:`literal`, of bytes as the dump has them: a name may be of no encoding that Python has."""
+    return b"E'" + text.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
+
+
 def read_copy(text: bytes, codec: str = "utf-8") -> tuple[TableName, tuple[str, ...] | None] | None:
     """Read ``COPY table [(columns)] FROM stdin;`` as pg_dump writes it; None for every other form of COPY."""
     found = _COPY.match(text)

@@ -26,7 +26,7 @@ import psycopg
 from isal import isal_zlib
 from psycopg.pq import TransactionStatus
 
-from recovery.dumps.statements import literal, quote
+from recovery.dumps.statements import literal, quote, text_literal
 from recovery.errors import BadDumpError, RecoveryError
 from recovery.loading.pool import StoppedError
 
@@ -178,7 +178,7 @@ class Bookmark:
         self.tables_kept += 1
         self.rows_kept += rows.taken
         table = rows.block.table
-        if rows.taken and _is_true(session, _LOST[0] % _text(table.sql)) and _is_true(session, _LOST[1] % table.sql):
+        if rows.taken and session.is_true(_LOST[0] % text_literal(table.sql)) and session.is_true(_LOST[1] % table.sql):
             raise RecoveryError(
                 f"the interrupted restore cannot be resumed: the rows of {table} are no longer there",
                 detail="it is an unlogged table, which a server empties when it comes up after a crash",
@@ -258,7 +258,7 @@ class Bookmark:
     def look(self, session: Session, rows: Rows) -> None:
         """See before any of these rows comes whether the table holds others, as an extension's own may."""
         if self._never is None:
-            rows.indivisible = not _is_true(session, _LOST[1] % rows.block.table.sql)
+            rows.indivisible = not session.is_true(_LOST[1] % rows.block.table.sql)
 
     def may_split(self, session: Session, rows: Rows) -> bool:
         """Whether another session may copy part of these rows; entered on the main session before the first does.
@@ -351,11 +351,3 @@ class Bookmark:
 
 def _digest(ordinal: int, crc: int) -> int:
     return int.from_bytes(hashlib.blake2b(b"%d %d" % (ordinal, crc), digest_size=8).digest(), "big")
-
-
-def _text(name: bytes) -> bytes:
-    return b"E'" + name.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
-
-
-def _is_true(session: Session, query: bytes) -> bool:
-    return session.connection.execute(query).fetchone() == (True,)

@@ -54,27 +54,28 @@ class Interrupted:
     @property
     def never(self) -> str | None:
         """Why it cannot be resumed by anybody, None when nothing is known against it."""
-        return self._progress.get("never")
+        return self.progress.get("never")
 
     @property
     def is_empty(self) -> bool:
         """Whether no rows are in it, so that there is nothing to go on from."""
-        return self.never is None and "done" not in self._progress
+        return self.never is None and "done" not in self.progress
 
     @property
     def progress(self) -> Mapping[str, Any]:
-        """How far it came, as its bookmark wrote it."""
-        return self._progress
+        """How far it came, as its bookmark wrote it; empty where it wrote nothing."""
+        progress = self.mark.get("progress")
+        return progress if isinstance(progress, dict) else {}
 
     @property
     def tables(self) -> int:
         """Tables whose rows are all there."""
-        return int(self._progress.get("tables", 0))
+        return int(self.progress.get("tables", 0))
 
     @property
     def rows(self) -> int:
         """Rows of these tables."""
-        return int(self._progress.get("rows", 0))
+        return int(self.progress.get("rows", 0))
 
     @property
     def since(self) -> str:
@@ -91,11 +92,6 @@ class Interrupted:
         if self.mark.get("dump") != mark["dump"]:
             detail = f"that was {_words(self.mark.get('dump'))}; this is {_words(mark['dump'])}"
             raise _not_resumed(target, f"it is of another dump: {detail}")
-
-    @property
-    def _progress(self) -> Mapping[str, Any]:
-        progress = self.mark.get("progress")
-        return progress if isinstance(progress, dict) else {}
 
 
 def make_mark(role: str, target: str, admin: Connection, dump: Dump | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from recovery.dumps.statements import CopyBlock, Inserts
+from recovery.dumps.statements import CopyBlock, Inserts, text_literal
 from recovery.loading.bookmark import Rows
 from recovery.loading.feed import Budget, Feed
 from recovery.loading.plan import (
@@ -278,10 +278,7 @@ class Loader:
         return self._ask(_NUMBERED.replace("{columns}", str(columns)), table)
 
     def _ask(self, query: str, table: TableName) -> bool:
-        # As bytes, as the dump has it: a name may be of no encoding that Python has.
-        name = table.sql.replace(b"\\", b"\\\\").replace(b"'", b"''")
-        row = self._main.connection.execute(query.replace("%s", "E'%s'").encode() % name).fetchone()
-        return row == (True,)
+        return self._main.is_true(query.encode() % text_literal(table.sql))
 
     # -- rows
 
@@ -330,10 +327,13 @@ class Loader:
             return
         if self._deferred or self._late or not (self._bookmark.has_begun or self._pool.is_idle):
             self._barrier()  # a trigger or a foreign key may be among them, or work that is not entered
-        numbered = block.columns is not None and self._is_numbered(block.table, len(block.columns))
-        if numbered:
+        in_order = self._serial or self._alone or not block.table.schema
+        # Not asked where no answer matters: the role the dump acts as may not even name the table.
+        matters = block.columns is not None and not (in_order and self._bookmark.never is not None)
+        if matters and self._is_numbered(block.table, len(block.columns or ())):
             self._bookmark.close(self._main, f"a sequence gives rows of {block.table} their numbers")
-        if self._serial or self._alone or numbered or not block.table.schema or not self._ask(_ANY_ORDER, block.table):
+            in_order = True
+        if in_order or not self._ask(_ANY_ORDER, block.table):
             self._barrier()
             if self._bookmark.never is None and self._ask(_ELSEWHERE, block.table):
                 why = f"rows of {block.table} may be on another server or in unlogged partitions"

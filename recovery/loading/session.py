@@ -179,6 +179,10 @@ class Session:
             for statement in inserts.each():
                 self.execute(statement)
 
+    def is_true(self, query: bytes) -> bool:
+        """Whether the server answers a query with one row that says true; raises psycopg.Error."""
+        return self.connection.execute(query).fetchone() == (True,)
+
     def compress_fast(self) -> None:
         """Compress large values with lz4, several times as fast, where the server can and nobody chose otherwise.
 

@@ -10,7 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from recovery.errors import EnvironmentLacksError, RefusedError
+from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.restore import drop_interrupted, restore
 
 if TYPE_CHECKING:
@@ -144,3 +144,14 @@ def test_rows_that_a_sequence_numbers_are_numbered_in_the_dumps_order(database: 
     query = "SELECT count(*), max(n), bool_and(id = substr(v, 1, 32)::bigint + 1 AND n = id) FROM t"
     with psycopg.connect(database) as connection:
         assert connection.execute(query).fetchone() == (len(values), len(values), True)
+
+
+def test_rows_that_the_role_the_dump_acts_as_may_not_load_are_named_by_their_line(
+    database: str, tmp_path: Path, other_role: str
+) -> None:
+    text = "CREATE SCHEMA hidden;\nCREATE TABLE hidden.t (id serial, v int);\n"
+    text += f"SET SESSION AUTHORIZATION '{other_role}';\nCOPY hidden.t (v) FROM stdin;\n1\n\\.\n"
+    path = tmp_path / "dump.sql"
+    path.write_text(text)
+    with pytest.raises(RecoveryError, match=r"line 4 of the dump, rows of hidden\.t: permission denied"):
+        restore(str(path), database, jobs=2)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from machine.programs import ProgramNotFoundError, postgresql_client_folder
+from recovery.dumps.session import NEWEST_PROGRAMS, OLDEST_SERVER
 from recovery.dumps.source import READ_BYTES, SPOOL_LIMIT_BYTES, DumpSource, FileSource
 from recovery.errors import BadDumpError, EnvironmentLacksError, RefusedError
 
@@ -36,8 +37,6 @@ _TAR_MAGIC = slice(257, 262)
 _TAR_END = 1024
 _TABLE_OF_CONTENTS = "toc.dat"
 
-# Majors whose pg_restore is looked for; a new release adds one a year.
-_MAJORS = range(12, 24)
 _MADE_BY = re.compile(r"^;\s+Dumped by pg_dump version: (\d+)", re.MULTILINE)
 _MOST_COMPLAINT = 2000
 # It reads a local file and waits for nobody: after this long it is lost in a damaged one, as some versions are.
@@ -243,7 +242,7 @@ class ArchiveSource(DumpSource):
 
 def _programs() -> Mapping[int, Path]:
     found: dict[int, Path] = {}
-    for major in _MAJORS:
+    for major in range(OLDEST_SERVER, NEWEST_PROGRAMS + 1):
         with contextlib.suppress(ProgramNotFoundError):
             found[major] = postgresql_client_folder(major) / "pg_restore"
     return found

@@ -7,6 +7,8 @@ so that they compare equal under another owner.
 
 from __future__ import annotations
 
+import re
+
 # Objects made by initdb have OIDs below this: FirstNormalObjectId in PostgreSQL's access/transam.h.
 _FIRST_OWN = 16384
 
@@ -95,7 +97,10 @@ UNION ALL
 -- Whether a constraint is validated stands apart: a key broken at the source can only come back unvalidated.
 SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, NULL, NULL, NULL,
        pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', '')
-  FROM pg_catalog.pg_constraint k WHERE k.conrelid <> 0 AND k.contype IN ('c', 'f', 'p', 'u', 'x')
+  FROM pg_catalog.pg_constraint k
+ WHERE k.conrelid <> 0 AND k.contype IN ('c', 'f', 'p', 'u', 'x')
+   -- What a key to or of a partitioned table has per partition comes with it, under names that the server chooses.
+   AND NOT (k.contype = 'f' AND k.conparentid <> 0)
 UNION ALL
 SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, NULL, NULL, NULL,
        pg_catalog.pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::pg_catalog.text
@@ -255,22 +260,36 @@ ARRAY(SELECT DISTINCT pg_catalog.format('%s(%s)=%s', CASE WHEN x.grantee = o.own
 """
 
 
+_FIRST_WITH_REGCOLLATION = 13
+_REGCOLLATION = re.compile(r"(\w+\.\w+)::pg_catalog\.regcollation")
+# What that type writes, in words that 12 knows.
+_COLLATION_NAME = r"""
+coalesce((SELECT CASE WHEN pg_catalog.pg_collation_is_visible(l.oid) THEN ''
+                      ELSE pg_catalog.quote_ident(ln.nspname) || '.' END || pg_catalog.quote_ident(l.collname)
+            FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace ln ON ln.oid = l.collnamespace
+           WHERE l.oid = \1), '-')
+"""
+
+
 def objects(major: int) -> str:
     """Return the query for a server of this major version."""
     modern = major >= _FIRST_WITH_PUBLISHED_COLUMNS
     publication = _PUBLICATION.format(
         relation=_PUBLISHED_COLUMNS if modern else "", schemas=_PUBLISHED_SCHEMAS if modern else ""
     )
-    return f"""
+    query = f"""
 WITH every AS ({_RELATION} UNION ALL {_TYPE} UNION ALL {_PLAIN} UNION ALL {publication}),
      o AS (SELECT e.*, i.type, i.identity
              FROM every e, pg_catalog.pg_identify_object(e.classid, e.oid, 0) i
             WHERE (e.oid >= {_FIRST_OWN} OR (e.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
                                              AND i.identity = 'public'))
               AND coalesce(i.schema, i.identity) !~ '^pg_(toast|temp_|toast_temp_)'
-              -- An extension's members come and go with it.
+              -- An extension's members come and go with it, and what makes ranges of a type comes with the type.
               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                               WHERE d.classid = e.classid AND d.objid = e.oid AND d.deptype = 'e'))
+                               WHERE d.classid = e.classid AND d.objid = e.oid
+                                 AND (d.deptype = 'e' OR d.deptype = 'i' AND e.classid IN (
+                                        'pg_catalog.pg_proc'::pg_catalog.regclass,
+                                        'pg_catalog.pg_cast'::pg_catalog.regclass))))
 SELECT o.type, o.identity, o.definition,
        CASE WHEN o.owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(o.owner)::pg_catalog.text END,
        CASE WHEN o.acltype IS NOT NULL THEN {_PRIVILEGES} || {_COLUMN_PRIVILEGES} END
@@ -304,3 +323,4 @@ SELECT 'user mapping', pg_catalog.format('%s on %s', m.usename, m.srvname), '', 
   FROM pg_catalog.pg_user_mappings m
  ORDER BY 1, 2
 """  # noqa: S608  # made of the constants above
+    return query if major >= _FIRST_WITH_REGCOLLATION else _REGCOLLATION.sub(_COLLATION_NAME, query)

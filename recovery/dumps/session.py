@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OLDEST_SERVER = 12
+# The newest client programs that are looked for; a new release adds one a year.  A newer program reads older servers
+# and archives, down to 9.2.
+NEWEST_PROGRAMS = 23
 
 # What decides how a value is written as text, plus what keeps a reader from being cut off or from hiding rows.
 FIXED_SETTINGS: Mapping[str, str] = {
@@ -106,15 +109,21 @@ def import_snapshot(connection: psycopg.Connection[tuple[object, ...]], snapshot
 
 
 def client_programs(major: int) -> Path:
-    """Return the folder of pg_dump of this major version; raises EnvironmentLacksError where there is none."""
-    try:
-        return postgresql_client_folder(major)
-    except ProgramNotFoundError as error:
-        raise EnvironmentLacksError(
-            f"this machine has no pg_dump of PostgreSQL {major}",
-            detail=str(error),
-            hint=f"install postgresql-client-{major}, or put its programs on PATH",
-        ) from error
+    """Return the folder of pg_dump of this major version, else of the next newer one, which reads such a server too.
+
+    Raises EnvironmentLacksError where there is none.
+    """
+    missing: ProgramNotFoundError | None = None
+    for candidate in range(major, NEWEST_PROGRAMS + 1):
+        try:
+            return postgresql_client_folder(candidate)
+        except ProgramNotFoundError as error:
+            missing = missing or error
+    raise EnvironmentLacksError(
+        f"this machine has no pg_dump of PostgreSQL {major} or newer",
+        detail=str(missing) if missing is not None else f"{NEWEST_PROGRAMS} is the newest that was looked for",
+        hint=f"install postgresql-client-{major}, or put its programs on PATH",
+    ) from missing
 
 
 def client_environment(dsn: str) -> tuple[dict[str, str], str]:

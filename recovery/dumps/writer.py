@@ -150,6 +150,11 @@ def _write_dump(
     """Write the dump to every place and make its manifest, not sealed yet."""
     notes: list[str] = []
     pg_dump_version = pg_dump.version(snapshot.major)
+    if not pg_dump_version.startswith(f"{snapshot.major}."):
+        notes.append(
+            f"written by pg_dump {pg_dump_version}, since this machine has none of {snapshot.major}: psql meets"
+            f" settings in it that a server of {snapshot.major} does not know, and goes on unless told to stop there"
+        )
     description = describe.describe(snapshot.connection)
     stop = threading.Event()
     scanner = CopyScanner()

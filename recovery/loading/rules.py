@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from recovery.dumps.statements import IDENTIFIER, Statement, unquote
+from recovery.dumps.statements import IDENTIFIER, QUALIFIED, Statement, unquote
 
 if TYPE_CHECKING:
     import psycopg
@@ -150,11 +150,66 @@ def hint(statement: Statement, error: psycopg.Error, user: str, *, acting: bool 
     return None
 
 
-# A privilege that came with 17; a GRANT that names it among others is refused as a whole by an older server.
-_FIRST_WITH_MAINTAIN = 170000
-_MAINTAIN = re.compile(
-    rb"((?:ALTER DEFAULT PRIVILEGES .*?)?(?:GRANT|REVOKE) (?:GRANT OPTION FOR )?)([A-Z,]*\bMAINTAIN\b[A-Z,]*)( ON )",
-    re.DOTALL,
+@dataclasses.dataclass(frozen=True)
+class Wording:
+    """What servers before ``first`` do not know: ``part`` of statements that match is left out, noted as ``kind``.
+
+    The group "part" may be a list of words at commas, of which only ``word`` is left out; where it was the only one, so
+    is the whole statement.
+    """
+
+    first: int
+    pattern: re.Pattern[bytes]
+    kind: str
+    text: str
+    word: bytes | None = None
+
+    def apply(self, text: bytes) -> bytes | None:
+        """Return what is left of a statement, None when nothing is; the statement itself when it does not match."""
+        found = self.pattern.match(text)
+        if found is None:
+            return text
+        left = b"" if self.word is None else b",".join(w for w in found["part"].split(b",") if w != self.word)
+        if self.word is not None and not left:
+            return None
+        return text[: found.start("part")] + left + text[found.end("part") :]
+
+
+# As pg_dump writes them, whatever server it reads: nothing else does, and what another hand wrote is tried as it is.
+WORDINGS = (
+    # A GRANT that names this privilege among others is refused as a whole.
+    Wording(
+        170000,
+        re.compile(
+            rb"(?:ALTER DEFAULT PRIVILEGES .*?)?(?:GRANT|REVOKE) (?:GRANT OPTION FOR )?"
+            rb"(?P<part>[A-Z,]*\bMAINTAIN\b[A-Z,]*) ON ",
+            re.DOTALL,
+        ),
+        "privileges",
+        "the server does not know the privilege MAINTAIN",
+        word=b"MAINTAIN",
+    ),
+    # Said of a sequence that is not as its table is: those of unlogged tables were all logged before 15.
+    Wording(
+        150000,
+        re.compile(
+            rb"ALTER TABLE (?:ONLY )?" + QUALIFIED + rb" ALTER COLUMN " + IDENTIFIER + rb" ADD GENERATED "
+            rb"(?:ALWAYS|BY DEFAULT) AS IDENTITY \(\n    SEQUENCE NAME "
+            + QUALIFIED
+            + rb"(?P<part>\n    (?:UN)?LOGGED)\n"
+        ),
+        "setting",
+        "the sequences of this server are all logged",
+    ),
+    Wording(
+        140000,
+        re.compile(
+            rb"CREATE TYPE " + QUALIFIED + rb" AS RANGE \(\n    subtype = [^\n]*"
+            rb"(?P<part>,\n    multirange_type_name = " + QUALIFIED + rb")(?=[,\n])"
+        ),
+        "not restored",
+        "the server has no types of multiranges",
+    ),
 )
 
 
@@ -164,16 +219,16 @@ class Rulebook:
     def __init__(self) -> None:
         self._lost: set[tuple[bytes, str]] = set()
 
-    def worded_for(self, statement: Statement, server_version: int) -> Statement | None:
-        """Return the statement as this server can take it, None when nothing of it is left."""
-        found = _MAINTAIN.match(statement.text) if server_version < _FIRST_WITH_MAINTAIN else None
-        if found is None:
-            return statement
-        known = b",".join(privilege for privilege in found[2].split(b",") if privilege != b"MAINTAIN")
-        if not known:
-            return None
-        text = b"".join((found[1], known, found[3], statement.text[found.end() :]))
-        return dataclasses.replace(statement, text=text)
+    def worded_for(self, statement: Statement, server_version: int) -> tuple[Statement | None, Wording | None]:
+        """Return the statement as this server can take it, None when nothing of it is left; and why it is another."""
+        for wording in WORDINGS:
+            if server_version < wording.first:
+                text = wording.apply(statement.text)
+                if text is None:
+                    return None, wording
+                if text is not statement.text:
+                    return dataclasses.replace(statement, text=text), wording
+        return statement, None
 
     def left_out(self, statement: Statement) -> str | None:
         """Why the statement is not even tried, or None."""

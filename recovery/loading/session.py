@@ -123,9 +123,9 @@ class Session:
 
     def worded(self, statement: Statement) -> Statement | None:
         """Return the statement as this server can take it, with a note where that is another one; None for none."""
-        worded = self._rulebook.worded_for(statement, self.connection.info.server_version)
-        if worded is not statement:
-            self._notes.add("privileges", statement.subject, "the server does not know the privilege MAINTAIN")
+        worded, why = self._rulebook.worded_for(statement, self.connection.info.server_version)
+        if why is not None:
+            self._notes.add(why.kind, statement.subject, why.text)
         return worded
 
     def execute(self, statement: Statement, *, also: bytes = b"") -> bool:

@@ -217,8 +217,21 @@ def _databases(server: Server) -> Iterator[Callable[..., str]]:
 
     yield make
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        force = sql.SQL("WITH (FORCE)" if connection.info.server_version >= 130000 else "")
         for name in made:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} {}").format(sql.Identifier(name), force))
+
+
+@pytest.fixture(scope="session")
+def make_databases_of() -> Callable[[int], contextlib.AbstractContextManager[Callable[..., str]]]:
+    """make_databases_of(major) -> context of a server of that version, as make_database; skips where there is none."""
+
+    @contextlib.contextmanager
+    def databases(major: int) -> Iterator[Callable[..., str]]:
+        with _running_server(major, SETTINGS) as server, _databases(server) as make:
+            yield make
+
+    return databases
 
 
 @pytest.fixture

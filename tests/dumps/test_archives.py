@@ -170,10 +170,10 @@ def test_without_a_pg_restore_that_is_new_enough_it_is_said_which_one_is_missing
 ) -> None:
     newer = make_database18()
     path = dump(newer, "custom", tmp_path / "archive", 18)
-    monkeypatch.setattr(archive, "_MAJORS", range(12, 18))
+    monkeypatch.setattr(archive, "NEWEST_PROGRAMS", 17)
     with pytest.raises(EnvironmentLacksError, match=r"newer|made by pg_dump 18"):
         restore(str(path), database)
-    monkeypatch.setattr(archive, "_MAJORS", range(0))
+    monkeypatch.setattr(archive, "NEWEST_PROGRAMS", 0)
     with pytest.raises(EnvironmentLacksError, match="no pg_restore"):
         restore(str(path), database)
 

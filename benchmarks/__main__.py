@@ -6,7 +6,7 @@ import argparse
 import os
 import platform
 
-from benchmarks import backup, drill, localcloud_start, reading, restore, stack, verify
+from benchmarks import backup, drill, forecast, localcloud_start, memory, reading, restore, stack, verify
 
 _MEGABYTES, _FULL_MEGABYTES = 400, 1500
 
@@ -21,7 +21,9 @@ def main() -> None:
     megabytes = _FULL_MEGABYTES if arguments.full else arguments.megabytes
     print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     restore.run(megabytes, arguments.runs)
+    forecast.run(megabytes)
     backup.run(megabytes, arguments.runs)
+    memory.run()
     reading.run(megabytes, arguments.runs)
     verify.run(megabytes, arguments.runs)
     localcloud_start.run(arguments.runs)

@@ -23,9 +23,18 @@ from recovery.restore import restore
 from recovery.verify import Outcome, verify
 
 
-def _restore(dump: str, dsn: str, jobs: str) -> dict[str, Any]:
-    result = restore(dump, dsn, replace=True, jobs=int(jobs))
-    return {"phases": [phase.model_dump() for phase in result.phases], "bytes": result.bytes}
+def _restore(dump: str, dsn: str, jobs: str, manifest: str | None = None) -> dict[str, Any]:
+    begun = time.monotonic()
+    told: list[tuple[float, str]] = []
+    result = restore(
+        dump,
+        dsn,
+        manifest=Manifest.from_bytes(Path(manifest).read_bytes()) if manifest is not None else None,
+        replace=True,
+        jobs=int(jobs),
+        progress=lambda event: told.append((time.monotonic() - begun, event.text)),
+    )
+    return {"phases": [phase.model_dump() for phase in result.phases], "bytes": result.bytes, "told": told}
 
 
 def _backup(dsn: str, folder: str, checksums: str) -> dict[str, Any]:

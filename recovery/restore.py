@@ -146,7 +146,10 @@ def restore(
                 pool = Pool(sessions, busy=jobs)
                 stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
-            loader = Loader(reader, session, pool, notes, side.bookmark, stored=dump.size, progress=progress)
+            sizes = manifest.sizes if manifest is not None else None
+            loader = Loader(
+                reader, session, pool, notes, side.bookmark, stored=dump.size, sizes=sizes, progress=progress
+            )
             with clock.phase("load"):
                 loader.run()
             clock.split("build", loader.rows_ended)

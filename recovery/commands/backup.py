@@ -49,10 +49,16 @@ def _progress(here: Session) -> Progress:
         now = time.monotonic()
         if now - spoke >= 0.5 or (event.total is not None and event.done >= event.total):
             spoke = now
-            total = f"/{event.total}" if event.total is not None else ""
-            here.screen.say(f"{event.stage}: {event.done}{total} {event.unit} {event.text}", "dim")
+            here.screen.say(f"{event.stage}: {_so_far(event)} {event.text}", "dim")
 
     return hear
+
+
+def _so_far(event: ProgressEvent) -> str:
+    """Say how much is done, bytes in megabytes."""
+    each, unit = (1_000_000, "MB") if event.unit == "bytes" else (1, event.unit)
+    of = f" of {event.total // each:,}" if event.total is not None else ""
+    return f"{event.done // each:,}{of} {unit}"
 
 
 def _place(here: Session, region: str | None) -> tuple[Clients, str]:

@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
 from recovery.dumps import checksum, objects_sql, session
-from recovery.dumps.manifest import Collation, DatabaseState, Extension, LargeObjects, Role, SchemaObject
+from recovery.dumps.manifest import Collation, DatabaseState, Extension, LargeObjects, Role, SchemaObject, Sizes
 
 if TYPE_CHECKING:
     import psycopg
@@ -100,6 +100,16 @@ SELECT CASE WHEN pg_catalog.has_function_privilege('pg_catalog.pg_control_system
 """
 
 
+# Without catalogues; a relation that is dropped meanwhile has no size.
+_SIZES = """
+SELECT COALESCE(sum(pg_catalog.pg_table_size(c.oid)), 0)::pg_catalog.int8,
+       COALESCE(sum(pg_catalog.pg_indexes_size(c.oid)), 0)::pg_catalog.int8
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Description:
     """All of it, as the session's transaction sees it."""
@@ -110,6 +120,7 @@ class Description:
     collations: tuple[Collation, ...]
     database_state: DatabaseState
     large_objects: LargeObjects
+    sizes: Sizes
     system_identifier: str | None
     notes: tuple[str, ...] = ()
 
@@ -126,6 +137,7 @@ def describe(connection: psycopg.Connection[tuple[object, ...]]) -> Description:
         collations=read_collations(connection),
         database_state=read_database(connection),
         large_objects=read_large_objects(connection),
+        sizes=read_sizes(connection),
         system_identifier=_rows(connection, _SYSTEM_IDENTIFIER)[0][0],
     )
 
@@ -174,6 +186,12 @@ def read_large_objects(connection: psycopg.Connection[tuple[object, ...]]) -> La
     """Count the large objects and checksum their content."""
     count, first, second = _rows(connection, _LARGE_OBJECTS)[0]
     return LargeObjects(count=count, checksum=checksum.text_of(int(first), int(second)))
+
+
+def read_sizes(connection: psycopg.Connection[tuple[object, ...]]) -> Sizes:
+    """Return how much tables and indexes take on the server's disk."""
+    tables, indexes = _rows(connection, _SIZES)[0]
+    return Sizes(tables=tables, indexes=indexes)
 
 
 def _rows(connection: psycopg.Connection[tuple[object, ...]], query: str) -> list[tuple[Any, ...]]:

@@ -156,6 +156,13 @@ class LargeObjects(_Part):
     checksum: str | None
 
 
+class Sizes(_Part):
+    """Bytes that the tables, with what is stored out of line, and their indexes take at the source."""
+
+    tables: Count
+    indexes: Count
+
+
 class Globals(_Part):
     """The roles and tablespaces that go along, as SQL beside the dump."""
 
@@ -193,6 +200,7 @@ class Manifest(_Part):
     collations: tuple[Collation, ...] | None = None
     database_state: DatabaseState | None = None
     large_objects: LargeObjects | None = None
+    sizes: Sizes | None = None
     layout: Layout | None = None
     globals: Globals | None = None
     notes: tuple[str, ...] = ()

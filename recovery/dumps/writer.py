@@ -253,6 +253,7 @@ def _write_dump(
         collations=description.collations,
         database_state=description.database_state,
         large_objects=description.large_objects,
+        sizes=description.sizes,
         system_identifier=description.system_identifier,
         globals=globals_entry,
         notes=(*description.notes, *notes),

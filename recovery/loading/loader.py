@@ -14,6 +14,7 @@ import psycopg
 from recovery.dumps.statements import CopyBlock, Inserts, text_literal
 from recovery.loading.bookmark import Rows
 from recovery.loading.feed import Budget, Feed
+from recovery.loading.forecast import Forecast
 from recovery.loading.plan import (
     ALL_DATA,
     AUTHORIZATION,
@@ -33,6 +34,7 @@ from recovery.progress import Progress, ProgressEvent
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from recovery.dumps.manifest import Sizes
     from recovery.dumps.reader import DumpReader
     from recovery.dumps.statements import Statement, TableName
     from recovery.loading.bookmark import Bookmark
@@ -137,6 +139,7 @@ class Loader:
         bookmark: Bookmark,
         *,
         stored: int,
+        sizes: Sizes | None,
         progress: Progress,
     ) -> None:
         self._reader = reader
@@ -145,6 +148,7 @@ class Loader:
         self._notes = notes
         self._bookmark = bookmark
         self._stored = stored
+        self._forecast = Forecast(stored, sizes)
         self._progress = progress
         self._started = time.monotonic()
         self._reported = 0.0
@@ -325,6 +329,7 @@ class Loader:
         if self._bookmark.has(rows.ordinal):
             self._pass_over(rows)
             return
+        self._forecast.rows_begin(time.monotonic(), self._reader.stored_done)
         if self._deferred or self._late or not (self._bookmark.has_begun or self._pool.is_idle):
             self._barrier()  # a trigger or a foreign key may be among them, or work that is not entered
         in_order = self._serial or self._alone or not block.table.schema
@@ -405,18 +410,21 @@ class Loader:
         if time.monotonic() - self._reported < _REPORT_SECONDS:
             return
         rows = self._main.connection.execute(_INDEXES_UNDER_WAY).fetchall()
-        self._report(builds=", ".join(f"index of {table}: {phase} {percent} %" for table, phase, percent in rows))
+        self._report(
+            builds=", ".join(f"index of {table}: {phase} {percent} %" for table, phase, percent in rows),
+            ended=None if self._pool.awaits_client else self.rows_ended.seconds,
+        )
 
-    def _report(self, *, final: bool = False, builds: str = "") -> None:
+    def _report(self, *, final: bool = False, builds: str = "", ended: float | None = None) -> None:
         now = time.monotonic()
         if not final and now - self._reported < _REPORT_SECONDS:
             return
         self._reported = now
         done = self._reader.stored_done
-        seconds = max(now - self._started, 0.001)
-        text = f"{self.tables} tables, {self.bytes / seconds / 1e6:.0f} MB/s"
-        if 0 < done < self._stored and seconds > 1:
-            text += f", {seconds * (self._stored - done) / done:.0f} s of reading left"
+        loading = max((ended if ended is not None else now) - self._started, 0.001)
+        text = f"{self.tables} tables, {self.bytes / loading / 1e6:.0f} MB/s"
+        if not final and (forecast := self._forecast.say(now, done, ended)):
+            text += f", {forecast}"
         if builds:
             text += f"; {builds}"
         elif names := self._pool.names:

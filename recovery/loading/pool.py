@@ -95,6 +95,12 @@ class Pool:
         with self._changed:
             return not self._open
 
+    @property
+    def awaits_client(self) -> bool:
+        """Whether something that waits for this client is not done."""
+        with self._changed:
+            return any(work.waits_for_client for work in self._open)
+
     def submit(self, work: Work) -> None:
         """Do ``work`` once everything it conflicts with is done.  Raises what earlier work raised."""
         with self._changed:

@@ -59,6 +59,11 @@ _LOST = (
     b"SELECT c.relpersistence = 'u' FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%b)",
     b"SELECT NOT EXISTS (SELECT FROM ONLY %b)",
 )
+# Whether a table takes room that may be given back.
+_ROOM = (
+    b"SELECT pg_catalog.pg_relation_size(c.oid) > 0 AND pg_catalog.has_table_privilege(c.oid, 'TRUNCATE')"
+    b" FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%b)"
+)
 
 
 @dataclasses.dataclass
@@ -256,9 +261,16 @@ class Bookmark:
                 session.connection.execute(b"TRUNCATE ONLY %b;%b" % (rows.block.table.sql, self._sql()))
 
     def look(self, session: Session, rows: Rows) -> None:
-        """See before any of these rows comes whether the table holds others, as an extension's own may."""
-        if self._never is None:
-            rows.indivisible = not session.is_true(_LOST[1] % rows.block.table.sql)
+        """See before any of these rows comes whether the table holds others, as an extension's own may.
+
+        Where it does not, what an interrupted COPY of them left, which nobody can see, gives its room back.
+        """
+        if self._never is not None:
+            return
+        table = rows.block.table.sql
+        rows.indivisible = not session.is_true(_LOST[1] % table)
+        if self.resumes and not rows.indivisible and session.is_true(_ROOM % text_literal(table)):
+            session.connection.execute(b"TRUNCATE ONLY " + table)
 
     def may_split(self, session: Session, rows: Rows) -> bool:
         """Whether another session may copy part of these rows; entered on the main session before the first does.

@@ -45,11 +45,15 @@ Dump = dict[str, str | int]
 
 @dataclasses.dataclass(frozen=True)
 class Interrupted:
-    """A side database that a restore left; ``mark`` is its comment, empty where it was killed before making one."""
+    """A side database that a restore left; ``mark`` is its comment, empty where it was killed before making one.
+
+    ``undone`` says that a DROP DATABASE of it was interrupted: nobody can connect to it any more.
+    """
 
     name: str
     owner: str
     mark: Mapping[str, Any]
+    undone: bool = False
 
     @property
     def never(self) -> str | None:
@@ -59,7 +63,7 @@ class Interrupted:
     @property
     def is_empty(self) -> bool:
         """Whether no rows are in it, so that there is nothing to go on from."""
-        return self.never is None and "done" not in self.progress
+        return self.undone or (self.never is None and "done" not in self.progress)
 
     @property
     def progress(self) -> Mapping[str, Any]:
@@ -254,13 +258,13 @@ def suffixed(name: str, suffix: str) -> str:
 
 def _leftovers(admin: Connection, target: str) -> list[Interrupted]:
     rows = admin.execute(
-        "SELECT datname, pg_catalog.pg_get_userbyid(datdba), pg_catalog.shobj_description(oid, 'pg_database')"
-        " FROM pg_catalog.pg_database WHERE pg_catalog.pg_has_role(datdba, 'USAGE') ORDER BY datname"
+        "SELECT datname, pg_catalog.pg_get_userbyid(datdba), pg_catalog.shobj_description(oid, 'pg_database'),"
+        " datconnlimit = -2 FROM pg_catalog.pg_database WHERE pg_catalog.pg_has_role(datdba, 'USAGE') ORDER BY datname"
     ).fetchall()
     found = []
-    for name, owner, comment in rows:
+    for name, owner, comment, undone in rows:
         if _LEFTOVER.match(name) and (mark := _read_mark(name, comment, target)) is not None:
-            found.append(Interrupted(name, owner, mark))
+            found.append(Interrupted(name, owner, mark, undone))
     return found
 
 

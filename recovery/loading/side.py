@@ -176,8 +176,7 @@ class SideDatabase:
         """
         if self._state is not None and not self._replace:
             _refuse_content(self._dsn, f"the database {self.target} was empty and is no longer: it is not given up")
-        if self._state is not None:
-            self._state.apply(self._admin, self.name, self._notes)
+        not_set: list[tuple[str, str | None]] = []
         try:
             for attempt in stamina.retry_context(
                 on=psycopg.errors.ObjectInUse, attempts=6, wait_initial=0.2, wait_max=2
@@ -185,7 +184,7 @@ class SideDatabase:
                 with attempt:
                     disconnect(self._admin, self.name)
                     disconnect(self._admin, self.target)
-                    self._rename()
+                    not_set = self._rename()
         except psycopg.errors.ObjectInUse as error:
             raise RecoveryError(
                 f"{self.target} stays in use, so the restored database cannot take its place",
@@ -195,6 +194,8 @@ class SideDatabase:
         except psycopg.Error as error:
             raise explain(error, what=f"giving the restored database the name {self.target}") from error
         self._exists, self._swapped = False, True
+        for what, why in not_set:
+            self._notes.add("database", what, f"not set on the restored database ({why})")
 
     @contextlib.contextmanager
     def dropping_replaced(self) -> Iterator[None]:
@@ -234,7 +235,12 @@ class SideDatabase:
         except (psycopg.Error, RecoveryError) as error:
             self._notes.add("left over", self.name, f"it could not be dropped: {error}")
 
-    def _rename(self) -> None:
+    def _rename(self) -> list[tuple[str, str | None]]:
+        """Swap the names and give the new target the state of the old one; return what could not be set, and why.
+
+        All in one transaction: a limit of connections or a setting would stop a later restore from going on with the
+        side database.
+        """
         with self._admin.transaction():
             if self._state is not None:
                 self._admin.execute(_rename(self.target, self._replaced))
@@ -243,6 +249,7 @@ class SideDatabase:
                 )
             self._admin.execute(_rename(self.name, self.target))
             self._admin.execute(_comment_on(self.target, self._state.comment if self._state else None))
+            return self._state.apply(self._admin, self.target) if self._state is not None else []
 
     def _users(self) -> str:
         rows = self._admin.execute(

@@ -11,7 +11,6 @@ import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from recovery.loading.notes import Notes
     from recovery.loading.session import Connection
 
 # Settings whose value is a list of names that is already quoted (GUC_LIST_QUOTE in guc_tables.c).
@@ -98,8 +97,8 @@ class DatabaseState:
                         )
                     )
 
-    def apply(self, admin: Connection, database: str, notes: Notes) -> None:
-        """Give ``database`` this state; what the role may not set is noted."""
+    def apply(self, admin: Connection, database: str) -> list[tuple[str, str | None]]:
+        """Give ``database`` this state, within a transaction; return what the role may not set, and why."""
         name = sql.Identifier(database)
         statements: list[sql.Composed] = []
         if self.grants is not None:
@@ -129,12 +128,16 @@ class DatabaseState:
             statements.append(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, limit))
         if self.is_template:
             statements.append(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true").format(name))
+        not_set: list[tuple[str, str | None]] = []
         for statement in statements:
             try:
-                admin.execute(statement)
+                with admin.transaction():
+                    admin.execute(statement)
             except psycopg.Error as error:
-                what = statement.as_string(admin).replace(database, self.name)
-                notes.add("database", what, f"not set on the restored database ({error.diag.message_primary})")
+                if error.sqlstate is None:  # the connection is lost
+                    raise
+                not_set.append((statement.as_string(admin), error.diag.message_primary))
+        return not_set
 
 
 def read_state(admin: Connection, database: str) -> DatabaseState | None:

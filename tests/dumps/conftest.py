@@ -15,9 +15,11 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,6 +198,108 @@ class Programs:
 def programs() -> Programs:
     """psql(dsn, text, *options), pg_dump(dsn, *options), content(dsn), assert_same(dsn, dsn); each takes `major=`."""
     return Programs()
+
+
+class Cutter:
+    """Forwards connections to a server until all are cut: by cut(), or at a query that ``decide`` says so of.
+
+    ``decide`` is given every query and answers "before" or "after" it, or None.
+    """
+
+    def __init__(self, server: Path, decide: Callable[[bytes], str | None]) -> None:
+        self._server = server
+        self._decide = decide
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._accept)]
+        self.is_cut = False
+        self._threads[0].start()
+
+    def dsn(self, dsn: str) -> str:
+        """The same database through here."""
+        port = self._listener.getsockname()[1]
+        return make_conninfo(dsn, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable")
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                if self.is_cut:
+                    client.close()
+                    continue
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(str(self._server))
+                self._open += [client, server]
+            silent = threading.Event()
+            for pump in (
+                threading.Thread(target=self._requests, args=(client, server, silent)),
+                threading.Thread(target=self._answers, args=(server, client, silent)),
+            ):
+                self._threads.append(pump)
+                pump.start()
+
+    def _requests(self, client: socket.socket, server: socket.socket, silent: threading.Event) -> None:
+        with contextlib.suppress(OSError), client.makefile("rb") as stream:
+            kind = b""  # the first packet has no letter before its length
+            while len(length := stream.read(4)) == 4:
+                body = stream.read(int.from_bytes(length, "big") - 4)
+                with self._lock:
+                    moment = self._decide(body[:-1]) if kind == b"Q" and not self.is_cut else None
+                if moment == "before":
+                    self.cut()
+                    return
+                if moment == "after":
+                    silent.set()
+                server.sendall(kind + length + body)
+                if not (kind := stream.read(1)):
+                    break
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_WR)
+
+    def _answers(self, server: socket.socket, client: socket.socket, silent: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                if silent.is_set():  # the server has done it, and nobody will know
+                    self.cut()
+                    return
+                client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        with self._lock:
+            self.is_cut = True
+            for each in self._open:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.cut()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+        for each in self._open:
+            each.close()
+
+
+@pytest.fixture(scope="session")
+def cutters() -> Callable[..., contextlib.AbstractContextManager[Cutter]]:
+    """cutters(server, decide=None) -> context of what has dsn(dsn), cut() and `is_cut`."""
+
+    def never(query: bytes) -> str | None:
+        del query
+        return None
+
+    def cutter(
+        server: Server, decide: Callable[[bytes], str | None] = never
+    ) -> contextlib.AbstractContextManager[Cutter]:
+        return contextlib.closing(Cutter(server.folder / ".s.PGSQL.5432", decide))
+
+    return cutter
 
 
 @contextlib.contextmanager

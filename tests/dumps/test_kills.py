@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -197,72 +196,22 @@ def test_a_restore_whose_backends_are_ended_at_any_moment_says_so_or_is_complete
     finish(dump, dsn)
 
 
-class Proxy:
-    """Forwards TCP connections of this machine to a server's unix socket until it is cut."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._open: list[socket.socket] = []
-        self._cut = False
-        self._thread = threading.Thread(target=self._accept)
-        self._thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._cut:
-                client.close()
-                continue
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(str(self._path))
-            self._open += [client, server]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
-
-    def _pump(self, one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-        with contextlib.suppress(OSError):
-            other.shutdown(socket.SHUT_WR)
-
-    def cut(self) -> None:
-        """End every connection and refuse new ones."""
-        self._cut = True
-        for each in self._open:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def close(self) -> None:
-        self.cut()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-
 @pytest.mark.slow
 def test_a_restore_whose_network_is_cut_at_any_moment_fails_in_words_or_is_complete(
-    dump: str, make_database: Callable[..., str], server16: Any
+    dump: str, make_database: Callable[..., str], server16: Any, cutters: Callable[..., Any]
 ) -> None:
     for moment in [RANDOM.uniform(0, 1.2) for _ in range(6)]:
         dsn = make_database()
         prepare(dsn)
-        proxy = Proxy(server16.folder / ".s.PGSQL.5432")
-        timer = threading.Timer(moment, proxy.cut)
-        timer.start()
         failed = False
-        try:
-            restore(dump, make_conninfo(dsn, host="127.0.0.1", port=proxy.port), replace=True, jobs=2)
-        except RecoveryError:
-            failed = True
-        timer.join()
-        proxy.close()
+        with cutters(server16) as cutter:
+            timer = threading.Timer(moment, cutter.cut)
+            timer.start()
+            try:
+                restore(dump, cutter.dsn(dsn), replace=True, jobs=2)
+            except RecoveryError:
+                failed = True
+            timer.join()
         assert failed or state(dsn) == "restored"
         state(dsn)
         clean(dsn)

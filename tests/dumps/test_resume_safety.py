@@ -10,11 +10,11 @@ from botocore.exceptions import EndpointConnectionError
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
+from recovery.errors import ConnectionLostError, EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.restore import drop_interrupted, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.slow  # real servers, and tens of megabytes
@@ -155,3 +155,60 @@ def test_rows_that_the_role_the_dump_acts_as_may_not_load_are_named_by_their_lin
     path.write_text(text)
     with pytest.raises(RecoveryError, match=r"line 4 of the dump, rows of hidden\.t: permission denied"):
         restore(str(path), database, jobs=2)
+
+
+def test_a_restore_cut_while_the_names_are_swapped_is_gone_on_with_whatever_limits_the_target_has(
+    master_database: str, server16: Any, cutters: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "dump.sql"
+    path.write_bytes(SMALL)
+    target = str(conninfo_to_dict(master_database)["dbname"])
+    as_master = make_conninfo(master_database, dbname="postgres")
+    limits = ("CONNECTION LIMIT 0", "SET default_transaction_read_only = on")
+    with psycopg.connect(as_master, autocommit=True) as admin:
+        for limit in limits:
+            admin.execute(f"ALTER DATABASE {target} {limit}".encode())
+    renames: list[bytes] = []
+
+    def at_the_second_rename(query: bytes) -> str | None:
+        renames.extend([query] if b" RENAME TO " in query else [])
+        return "before" if len(renames) == 2 else None
+
+    with cutters(server16, at_the_second_rename) as cutter, pytest.raises(ConnectionLostError):
+        restore(str(path), cutter.dsn(master_database), replace=True, jobs=2)
+    result = restore(str(path), master_database, replace=True, resume=True, jobs=2)
+    assert result.resumed_rows == 2
+    state = "SELECT datconnlimit, setconfig FROM pg_database d JOIN pg_db_role_setting s ON setdatabase = d.oid"
+    with psycopg.connect(as_master) as admin:
+        row = admin.execute(f"{state} WHERE datname = '{target}'".encode()).fetchone()
+    assert row == (0, ["default_transaction_read_only=on"])
+
+
+def test_what_is_left_of_a_database_whose_drop_was_interrupted_is_dropped_and_the_restore_begins_anew(
+    database: str, dump: str, unreachable: Any, server16: Any
+) -> None:
+    name = leave(database, unreachable)
+    with psycopg.connect(server16.dsn(), autocommit=True) as admin:
+        # What DROP DATABASE leaves when the server goes down in the middle of it.
+        admin.execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = %s", [name])
+    result = restore(dump, database, region="us-east-1", resume=True, jobs=2)
+    assert result.resumed_tables == 0
+    assert counts(database) == (2, WIDE_ROWS, WIDE_ROWS)
+    assert left_by(database) == []
+
+
+def test_rows_that_were_rolled_back_take_no_room_in_what_is_resumed(
+    database: str, server16: Any, cutters: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "dump.sql"
+    path.write_bytes(SMALL + SMALL.replace(b"small", b"other"))
+
+    def before_the_commit_of_other(query: bytes) -> str | None:
+        return "before" if b'"tables": 2' in query else None
+
+    with cutters(server16, before_the_commit_of_other) as cutter, pytest.raises(ConnectionLostError):
+        restore(str(path), cutter.dsn(database), jobs=2)
+    result = restore(str(path), database, resume=True, jobs=2)
+    assert result.resumed_tables == 1
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT min(ctid)::text, count(*) FROM other").fetchone() == ("(0,1)", 2)

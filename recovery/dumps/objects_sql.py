@@ -234,6 +234,7 @@ _PUBLISHED_COLUMNS = """
                           WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)) || ')', '')
     || coalesce(' WHERE ' || pg_catalog.pg_get_expr(r.prqual, r.prrelid), '')
 """
+_NO_SCHEMAS = ", ARRAY[]::pg_catalog.text[]"
 _PUBLISHED_SCHEMAS = """,
          ARRAY(SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_publication_namespace s
                  JOIN pg_catalog.pg_namespace n ON n.oid = s.pnnspid WHERE s.pnpubid = p.oid ORDER BY 1)
@@ -275,7 +276,7 @@ def objects(major: int) -> str:
     """Return the query for a server of this major version."""
     modern = major >= _FIRST_WITH_PUBLISHED_COLUMNS
     publication = _PUBLICATION.format(
-        relation=_PUBLISHED_COLUMNS if modern else "", schemas=_PUBLISHED_SCHEMAS if modern else ""
+        relation=_PUBLISHED_COLUMNS if modern else "", schemas=_PUBLISHED_SCHEMAS if modern else _NO_SCHEMAS
     )
     query = f"""
 WITH every AS ({_RELATION} UNION ALL {_TYPE} UNION ALL {_PLAIN} UNION ALL {publication}),

@@ -59,7 +59,8 @@ SELECT c.relkind = 'r' AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.
      OR (d.classid = 'pg_catalog.pg_attrdef'::regclass
          AND d.objid IN (SELECT oid FROM pg_catalog.pg_attrdef WHERE adrelid = c.oid))
      OR (d.classid = 'pg_catalog.pg_class'::regclass
-         AND (d.objid IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE indrelid = c.oid)
+         AND (d.objid = c.oid AND d.objsubid > 0  -- what generates a column, before 15
+              OR d.objid IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE indrelid = c.oid)
               OR c.relispartition AND d.objid IN (SELECT pg_catalog.pg_partition_ancestors(c.oid))))
      OR (d.classid = 'pg_catalog.pg_constraint'::regclass
          AND d.objid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE contypid <> 0)

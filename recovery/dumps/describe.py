@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import psycopg
 
 from recovery.dumps import checksum, objects_sql, session
 from recovery.dumps.manifest import Collation, DatabaseState, Extension, LargeObjects, Role, SchemaObject, Sizes
-
-if TYPE_CHECKING:
-    import psycopg
+from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
+from recovery.dumps.snapshot import explained
 
 _FIRST_WITH_DATABASE_COLLATIONS = 15
 _FIRST_WITH_DATABASE_LOCALE = 17
@@ -120,13 +121,24 @@ class Description:
     collations: tuple[Collation, ...]
     database_state: DatabaseState
     large_objects: LargeObjects
-    sizes: Sizes
+    sizes: Sizes | None
     system_identifier: str | None
     notes: tuple[str, ...] = ()
 
 
-def describe(connection: psycopg.Connection[tuple[object, ...]]) -> Description:
-    """Read everything there is to say about the database besides its rows."""
+def describe(
+    connection: psycopg.Connection[tuple[object, ...]], *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS
+) -> Description:
+    """Read everything there is to say about the database besides its rows.
+
+    Raises RefusedError when the role may not read something, EnvironmentLacksError when the server goes away,
+    RecoveryError when anything else keeps it from being read.
+    """
+    with explained("the database could not be described", lock_timeout_seconds=lock_timeout_seconds):
+        return _describe(connection)
+
+
+def _describe(connection: psycopg.Connection[tuple[object, ...]]) -> Description:
     return Description(
         objects=read_objects(connection),
         extensions=read_extensions(connection),
@@ -188,9 +200,16 @@ def read_large_objects(connection: psycopg.Connection[tuple[object, ...]]) -> La
     return LargeObjects(count=count, checksum=checksum.text_of(int(first), int(second)))
 
 
-def read_sizes(connection: psycopg.Connection[tuple[object, ...]]) -> Sizes:
-    """Return how much tables and indexes take on the server's disk."""
-    tables, indexes = _rows(connection, _SIZES)[0]
+def read_sizes(connection: psycopg.Connection[tuple[object, ...]]) -> Sizes | None:
+    """Return how much tables and indexes take on the server's disk, None while one of them is locked.
+
+    To ask waits for the lock, and a restore's forecast, all that the sizes are for, is no reason to fail a backup.
+    """
+    try:
+        with connection.transaction():
+            tables, indexes = _rows(connection, _SIZES)[0]
+    except psycopg.errors.LockNotAvailable:
+        return None
     return Sizes(tables=tables, indexes=indexes)
 
 

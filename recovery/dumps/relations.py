@@ -19,7 +19,7 @@ _RELATIONS = f"""
 SELECT c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,
        CASE WHEN cf.extconfig IS NULL THEN NULL ELSE coalesce(cf.condition, '') END,
        c.relrowsecurity AND pg_catalog.row_security_active(c.oid),
-       pg_catalog.has_table_privilege(c.oid, 'SELECT'),
+       pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
        coalesce(am.amname = 'heap', false),
        ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''

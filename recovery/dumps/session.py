@@ -83,6 +83,11 @@ def connect(
         )
         if read_only:
             connection.execute("SELECT pg_catalog.set_config('default_transaction_read_only', 'on', false)")
+    except psycopg.OperationalError as error:
+        connection.close()
+        raise EnvironmentLacksError(
+            "the database ended a new session", detail=f"{place_of(dsn)}: {str(error).strip()}"
+        ) from error
     except BaseException:
         connection.close()
         raise

@@ -6,6 +6,7 @@ table is locked in ACCESS SHARE mode first, which holds off exactly those, and t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -16,9 +17,10 @@ from psycopg import sql
 from recovery.dumps import session
 from recovery.dumps.relations import Relation, list_relations, with_sizes
 from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
-from recovery.errors import RecoveryError, RefusedError
+from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 _ATTEMPTS = 10
@@ -72,14 +74,13 @@ def take_snapshot(dsn: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECOND
     """Lock every table for reading, take a snapshot and export it.
 
     Raises RefusedError when the role may not read a table or a policy would hide rows from it, RecoveryError when a
-    lock is not granted in time or tables come and go too fast.  Nothing is left behind on failure.
+    lock is not granted in time or tables come and go too fast, EnvironmentLacksError when the server goes away.
+    Nothing is left behind on failure.
     """
     connection = session.connect(dsn, lock_timeout_seconds=lock_timeout_seconds)
     try:
-        return _take(connection, locks=locks)
-    except psycopg.errors.LockNotAvailable as error:
-        connection.close()
-        raise lock_error(error, lock_timeout_seconds) from error
+        with explained("no snapshot of the database could be taken", lock_timeout_seconds=lock_timeout_seconds):
+            return _take(connection, locks=locks)
     except BaseException:
         connection.close()
         raise
@@ -129,7 +130,7 @@ def refuse_unreadable(relations: list[Relation]) -> None:
         raise RefusedError(
             f"the role may not read {len(unreadable)} of the tables",
             detail=_some(unreadable),
-            hint="connect as the owner or grant SELECT on them (from 14 on: GRANT pg_read_all_data)",
+            hint="connect as the owner, or grant SELECT on them and USAGE on their schemas (from 14 on: pg_read_all_data)",
         )
     hidden = [relation.title for relation in relations if relation.hidden_rows]
     if hidden:
@@ -140,13 +141,32 @@ def refuse_unreadable(relations: list[Relation]) -> None:
         )
 
 
-def lock_error(error: psycopg.errors.LockNotAvailable, timeout: float) -> RecoveryError:
-    """Say that a lock was not granted in time, and where to look."""
-    return RecoveryError(
-        f"a table is locked by somebody else for longer than {timeout:g} s",
-        detail=str(error).strip(),
-        hint="look at pg_locks for an ACCESS EXCLUSIVE lock: a migration, TRUNCATE, CLUSTER or VACUUM FULL",
-    )
+@contextlib.contextmanager
+def explained(what: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> Iterator[None]:
+    """Turn the server's errors into this package's own; `what` is the line of fact where the cause has none."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise RecoveryError(
+            f"a table or index is locked by somebody else for longer than {lock_timeout_seconds:g} s",
+            detail=str(error).strip(),
+            hint="look at pg_locks for an ACCESS EXCLUSIVE lock: a migration, TRUNCATE, CLUSTER, VACUUM FULL, REINDEX or"
+            " REFRESH MATERIALIZED VIEW",
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise RefusedError(
+            "the role may not read all of the database",
+            detail=str(error).strip(),
+            hint="connect as the owner of what the detail names, or grant what is missing",
+        ) from error
+    except psycopg.OperationalError as error:
+        raise EnvironmentLacksError("the connection to the database was lost", detail=str(error).strip()) from error
+    except psycopg.Error as error:
+        raise RecoveryError(
+            what,
+            detail=str(error).strip(),
+            hint="something may have been dropped meanwhile: try again when no migration is running",
+        ) from error
 
 
 def _lock(connection: psycopg.Connection[tuple[object, ...]], relations: list[Relation]) -> None:

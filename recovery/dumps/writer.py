@@ -16,8 +16,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from recovery.dumps import checksum, describe, foreign_keys, names, pg_dump
 from recovery.dumps import manifest as form
 from recovery.dumps.catalogue import Backup
@@ -26,8 +24,8 @@ from recovery.dumps.destinations import Bucket, Folder, has_object_lock
 from recovery.dumps.gzip_writer import GzipWriter
 from recovery.dumps.lock import BucketLock, folder_lock
 from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
-from recovery.dumps.snapshot import Snapshot, lock_error, take_snapshot
-from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
+from recovery.dumps.snapshot import Snapshot, explained, take_snapshot
+from recovery.errors import RecoveryError, UsageError
 from recovery.progress import Progress, ProgressEvent, silent
 
 if TYPE_CHECKING:
@@ -155,7 +153,7 @@ def _write_dump(
             f"written by pg_dump {pg_dump_version}, since this machine has none of {snapshot.major}: psql meets"
             f" settings in it that a server of {snapshot.major} does not know, and goes on unless told to stop there"
         )
-    description = describe.describe(snapshot.connection)
+    description = describe.describe(snapshot.connection, lock_timeout_seconds=options.lock_timeout_seconds)
     stop = threading.Event()
     scanner = CopyScanner()
     digest = hashlib.sha256()
@@ -262,7 +260,7 @@ def _write_dump(
 
 def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progress, stop: threading.Event) -> _Facts:
     """Count, checksum and check the keys in the snapshot, over connections of their own."""
-    try:
+    with explained("the content of the database could not be read"):
         contents = checksum.measure(
             dsn,
             snapshot.identifier,
@@ -273,12 +271,6 @@ def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progre
             stop=stop,
         )
         keys = foreign_keys.check_all(dsn, snapshot.identifier, jobs=options.jobs, stop=stop)
-    except psycopg.errors.LockNotAvailable as error:
-        raise lock_error(error, LOCK_TIMEOUT_SECONDS) from error
-    except psycopg.OperationalError as error:
-        raise EnvironmentLacksError("the connection to the database was lost", detail=str(error).strip()) from error
-    except psycopg.Error as error:
-        raise RecoveryError("the content of the database could not be read", detail=str(error).strip()) from error
     return _Facts(
         contents,
         [

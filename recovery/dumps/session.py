@@ -6,8 +6,9 @@ everywhere: whatever the role, the database or the server's configuration say.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq, sql
@@ -18,6 +19,29 @@ from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+# Sessions wait long for the server, and the server for them; a peer that is gone must still be noticed within minutes:
+# by the client, as libpq's parameters, and by the server, as its settings, even while it runs a long query.
+KEEPALIVES: Mapping[str, str] = {
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+}
+PEER_CHECKS: Mapping[str, str] = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "6",
+    "client_connection_check_interval": "5000",
+}
+
+# Keepalives are not sent while something sent waits to be acknowledged.  Only for sessions that send nothing but short
+# queries: to one that sends rows, a server that is busy looks the same.
+_UNACKNOWLEDGED = {"tcp_user_timeout": "90000"}
+
+# A reader's transaction that is idle for so long belongs to a client that vanished, and its locks hold up every
+# migration; a living client gives signs of life far more often.
+ABANDONED_AFTER = "10min"
 
 OLDEST_SERVER = 12
 # The newest client programs that are looked for; a new release adds one a year.  A newer program reads older servers
@@ -39,7 +63,7 @@ FIXED_SETTINGS: Mapping[str, str] = {
     "row_security": "off",  # a query that a policy would thin out fails instead
     "quote_all_identifiers": "off",
     "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
+    "idle_in_transaction_session_timeout": ABANDONED_AFTER,
     "synchronize_seqscans": "off",
     "default_transaction_isolation": "repeatable read",
     "jit": "off",  # compiling costs more than these queries gain from it
@@ -61,7 +85,10 @@ def connect(
     string is not one, RecoveryError when the server is older than 12.
     """
     try:
-        connection = psycopg.connect(dsn, autocommit=True, application_name=_SESSION_NAME, connect_timeout=30)
+        given = {name: value for name, value in psycopg.conninfo.conninfo_to_dict(dsn).items() if value is not None}
+        parameters: dict[str, Any] = {**KEEPALIVES, **_UNACKNOWLEDGED, **given}
+        parameters |= {"application_name": _SESSION_NAME, "connect_timeout": 30}
+        connection = psycopg.connect(psycopg.conninfo.make_conninfo(**parameters), autocommit=True)
     except psycopg.OperationalError as error:
         raise EnvironmentLacksError(
             "the database cannot be connected to",
@@ -81,6 +108,10 @@ def connect(
             "SELECT pg_catalog.set_config(s.name, '0', false) FROM pg_catalog.pg_settings s"
             " WHERE s.name = 'transaction_timeout'"
         )
+        for name, value in PEER_CHECKS.items():
+            # Newer than the server, or its machine cannot check that.
+            with contextlib.suppress(psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue):
+                connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
         if read_only:
             connection.execute("SELECT pg_catalog.set_config('default_transaction_read_only', 'on', false)")
     except psycopg.OperationalError as error:
@@ -159,7 +190,7 @@ def client_environment(dsn: str) -> tuple[dict[str, str], str]:
             rest[keyword] = value
     environment["PGAPPNAME"] = _SESSION_NAME
     environment["PGCONNECT_TIMEOUT"] = environment.get("PGCONNECT_TIMEOUT", "30")
-    return environment, psycopg.conninfo.make_conninfo("", **rest)
+    return environment, psycopg.conninfo.make_conninfo("", **{**KEEPALIVES, **_UNACKNOWLEDGED, **rest})
 
 
 def place_of(dsn: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import threading
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import psycopg
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+# The session that holds the snapshot is idle while others work in it.  A NAT gateway drops a connection that is silent
+# for 350 s, and the server one that is for session.ABANDONED_AFTER.
+_SIGN_OF_LIFE_SECONDS = 60.0
+
 _ATTEMPTS = 10
 _LOCKED_AT_ONCE = 200
 
@@ -36,7 +41,7 @@ SELECT pg_catalog.statement_timestamp(), pg_catalog.pg_export_snapshot(),
 
 @dataclasses.dataclass
 class Snapshot:
-    """An open, exported snapshot.
+    """An open, exported snapshot; within its context the session that holds it is kept alive.
 
     `time` is the server's clock just before the snapshot was taken: everything committed by then is in it.  `lsn` is a
     WAL position that is at or after every commit in it.  `newest_commit_time` is the newest commit known to be in it,
@@ -53,13 +58,27 @@ class Snapshot:
     major: int
     relations: list[Relation]
 
+    _ended: threading.Event = dataclasses.field(default_factory=threading.Event, init=False, repr=False)
+    _keeper: threading.Thread | None = dataclasses.field(default=None, init=False, repr=False)
+
     def __enter__(self) -> Self:
+        self._keeper = threading.Thread(target=self._keep, name="snapshot-keeper", daemon=True)
+        self._keeper.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
+        if self._keeper is not None:
+            self._keeper.join()
         self.connection.close()
+
+    def _keep(self) -> None:
+        # It goes on after an error: one of a failed transaction is a sign of life too, and a lost session is found by
+        # whoever uses it next.
+        while not self._ended.wait(_SIGN_OF_LIFE_SECONDS):
+            self.still_open()
 
     def still_open(self) -> bool:
         """Ask the server whether the transaction is alive; a lost one makes what was read since worthless."""
@@ -130,7 +149,7 @@ def refuse_unreadable(relations: list[Relation]) -> None:
         raise RefusedError(
             f"the role may not read {len(unreadable)} of the tables",
             detail=_some(unreadable),
-            hint="connect as the owner, or grant SELECT on them and USAGE on their schemas (from 14 on: pg_read_all_data)",
+            hint="connect as owner or grant SELECT on them and USAGE on their schemas (from 14 on: pg_read_all_data)",
         )
     hidden = [relation.title for relation in relations if relation.hidden_rows]
     if hidden:
@@ -150,8 +169,8 @@ def explained(what: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) 
         raise RecoveryError(
             f"a table or index is locked by somebody else for longer than {lock_timeout_seconds:g} s",
             detail=str(error).strip(),
-            hint="look at pg_locks for an ACCESS EXCLUSIVE lock: a migration, TRUNCATE, CLUSTER, VACUUM FULL, REINDEX or"
-            " REFRESH MATERIALIZED VIEW",
+            hint="look at pg_locks for an ACCESS EXCLUSIVE lock: a migration, TRUNCATE, CLUSTER, VACUUM FULL, REINDEX"
+            " or REFRESH MATERIALIZED VIEW",
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise RefusedError(

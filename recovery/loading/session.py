@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from recovery.dumps.session import KEEPALIVES, PEER_CHECKS
 from recovery.dumps.statements import Inserts
 from recovery.errors import ConnectionLostError, EnvironmentLacksError, RecoveryError
 from recovery.loading import expected, rules
@@ -22,16 +23,12 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-# A restore's connections wait long for the server; a peer that is gone must still be noticed within minutes.
-
 _WRITE_BYTES = 256 * 1024
 
 _NAME_OF = (
     b"SELECT pg_catalog.textsend(pg_catalog.format('%I.%I', n.nspname, c.relname)) FROM pg_catalog.pg_class c"
     b" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = "
 )
-
-_KEEPALIVES = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "6"}
 
 # Sessions that an administrator, a crash or a shutdown ends.
 _ENDED = frozenset({"57P01", "57P02", "57P03"})
@@ -49,8 +46,7 @@ _SESSION_SETTINGS = (
     b"SET row_security = off",
     b"SET default_transaction_read_only = off",
     # So that the server, too, soon notices a client that is gone, even in the middle of building an index.
-    b"SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6",
-    b"SET client_connection_check_interval = 5000",
+    *(f"SET {name} = {value}".encode() for name, value in PEER_CHECKS.items()),
 )
 
 
@@ -62,7 +58,7 @@ def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") 
     """
     try:
         given = conninfo_to_dict(dsn)
-        parameters: dict[str, Any] = {"connect_timeout": "15", **_KEEPALIVES, **{k: v for k, v in given.items() if v}}
+        parameters: dict[str, Any] = {"connect_timeout": "15", **KEEPALIVES, **{k: v for k, v in given.items() if v}}
         parameters["application_name"] = f"agentverse-dr {purpose}"
         if database is not None:
             parameters["dbname"] = database

@@ -19,11 +19,13 @@ string differently and cannot be confused by delimiters inside values.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import queue
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
+import psycopg
 from psycopg import sql
 
 from recovery.dumps import session
@@ -32,8 +34,6 @@ from recovery.progress import ProgressEvent, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    import psycopg
 
     from recovery.dumps.relations import Relation
     from recovery.progress import Progress
@@ -49,6 +49,9 @@ _MODULUS = 1 << 96  # 64 bits of hash and room for the sum of 2^32 rows
 PIECE_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 8192
 _FIRST_WITH_TID_RANGE_SCANS = 14
+
+# How soon a stop reaches a query that runs, and how soon it is tried again: one that was just about to begin is missed.
+_WATCH_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +156,7 @@ def in_snapshot(
 ) -> None:
     """Call `work` for every item, over `jobs` connections that import the snapshot; the first failure ends all.
 
-    `items` is called with the server's major version.
+    `items` is called with the server's major version.  Setting `stop` cancels what runs; then it raises RecoveryError.
     """
     pending: queue.SimpleQueue[Item] = queue.SimpleQueue()
     first = session.connect(dsn)
@@ -180,31 +183,45 @@ def in_snapshot(
                     return
                 work(connection, item)
             _say_stopped()
+        except psycopg.errors.QueryCanceled:
+            if stop.is_set():
+                _say_stopped()
+            raise
         except BaseException:
             stop.set()
-            for other in connections:
-                if other is not connection and not other.closed:
-                    other.cancel_safe(timeout=5)
             raise
 
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(connections, stop, over), name="snapshot-watcher")
+    watcher.start()
     try:
         with concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="snapshot") as pool:
             futures = [pool.submit(drain, connection) for connection in connections]
     finally:
+        over.set()
+        watcher.join()
         for connection in connections:
             connection.close()
     failures = [error for error in (future.exception() for future in futures) if error is not None]
     if failures:
         # The first real cause, not the cancellations that followed it.
-        raise min(failures, key=_consequence)
+        raise min(failures, key=lambda error: isinstance(error, RecoveryError))
 
 
-def _say_stopped() -> None:
+def _watch(
+    connections: list[psycopg.Connection[tuple[object, ...]]], stop: threading.Event, over: threading.Event
+) -> None:
+    """Cancel whatever runs on the connections from when `stop` is set until all is over."""
+    while not over.is_set():
+        if stop.wait(_WATCH_SECONDS) and not over.wait(_WATCH_SECONDS):
+            for connection in connections:
+                # A server that does not answer ends the query by itself.
+                with contextlib.suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=5)
+
+
+def _say_stopped() -> NoReturn:
     raise RecoveryError("the work was stopped before it was done")
-
-
-def _consequence(error: BaseException) -> int:
-    return 1 if isinstance(error, RecoveryError) or getattr(error, "sqlstate", None) == "57014" else 0
 
 
 def _pieces(tables: Sequence[Relation], major: int) -> list[_Piece]:

@@ -178,6 +178,12 @@ def explained(what: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) 
             detail=str(error).strip(),
             hint="connect as the owner of what the detail names, or grant what is missing",
         ) from error
+    except psycopg.errors.QueryCanceled as error:
+        raise RecoveryError(
+            what,
+            detail=str(error).strip(),
+            hint="an administrator or a limit of the server's cancelled it: see its log",
+        ) from error
     except psycopg.OperationalError as error:
         raise EnvironmentLacksError("the connection to the database was lost", detail=str(error).strip()) from error
     except psycopg.Error as error:

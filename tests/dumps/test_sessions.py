@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from recovery.dumps import session, snapshot
+from recovery.dumps import foreign_keys, pg_dump, session, snapshot
+from recovery.dumps.checksum import in_snapshot
 from recovery.dumps.snapshot import take_snapshot
+from recovery.dumps.writer import take_backup
+from recovery.errors import RecoveryError
 
 IDLE_LIMIT = "idle_in_transaction_session_timeout"
 
 pytestmark = pytest.mark.slow  # they wait
+
+WORKING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND state = 'active' AND query LIKE '%pg_sleep%'"
+)
+
+
+def sleep(connection: psycopg.Connection[tuple[object, ...]], number: int) -> None:
+    connection.execute("SELECT pg_sleep(%s)", [1 if number == 1 else 60])
 
 
 def test_sessions_notice_a_peer_that_is_gone_and_keep_what_the_connection_string_says(
@@ -43,3 +57,50 @@ def test_a_snapshot_outlasts_silence_while_its_client_lives_and_not_when_it_is_g
     time.sleep(2)
     assert not silent.still_open()
     silent.connection.close()
+
+
+def test_a_stop_cancels_the_queries_that_run(database: str) -> None:
+    stop = threading.Event()
+    began = time.monotonic()
+    with take_snapshot(database) as taken:
+        threading.Timer(1, stop.set).start()
+        with pytest.raises(RecoveryError, match="was stopped"):
+            in_snapshot(database, taken.identifier, lambda _: (0, 2, 3), sleep, jobs=2, stop=stop)
+        assert time.monotonic() - began < 10
+        assert taken.connection.execute(WORKING).fetchone() == (0,)
+
+
+def test_the_failure_of_one_worker_cancels_the_others_and_is_what_is_raised(database: str) -> None:
+    def work(connection: psycopg.Connection[tuple[object, ...]], number: int) -> None:
+        sleep(connection, number)
+        connection.execute("SELECT 1 / 0" if number else "SELECT 1")
+
+    began = time.monotonic()
+    with take_snapshot(database) as taken, pytest.raises(psycopg.errors.DivisionByZero):
+        in_snapshot(database, taken.identifier, lambda _: (0, 1), work, jobs=2, stop=threading.Event())
+    assert time.monotonic() - began < 10
+
+
+def test_a_backup_that_fails_does_not_wait_for_a_key_that_is_being_checked(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE TABLE a (x int PRIMARY KEY); CREATE TABLE b (x int REFERENCES a)")
+    waiting = threading.Event()
+
+    def slow(connection: psycopg.Connection[tuple[object, ...]], key: object) -> int:
+        del key
+        waiting.set()
+        connection.execute("SELECT pg_sleep(60)")
+        return 0
+
+    def failing(*_: object, **__: object) -> None:
+        assert waiting.wait(20)
+        raise RecoveryError("pg_dump failed")
+
+    monkeypatch.setattr(foreign_keys, "count_violations", slow)
+    monkeypatch.setattr(pg_dump, "run", failing)
+    began = time.monotonic()
+    with pytest.raises(RecoveryError, match="pg_dump failed"):
+        take_backup(database, local_dir=tmp_path)
+    assert time.monotonic() - began < 20

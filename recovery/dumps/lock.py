@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import os
@@ -26,6 +27,30 @@ if TYPE_CHECKING:
 # A holder that has not renewed its lock for this long is dead: it renews four times as often.
 LIFETIME = dt.timedelta(minutes=10)
 
+# How often a write that met another request of our own, or a lock that vanished, is tried.
+_ATTEMPTS = 3
+
+
+_REPLACED = "somebody else replaced or removed it"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """A lock as it was found in the bucket."""
+
+    body: bytes
+    etag: str
+    written: dt.datetime
+
+    @property
+    def holder(self) -> dict[str, Any]:
+        """What its holder wrote, nothing where that cannot be read."""
+        try:
+            holder = json.loads(self.body)
+        except ValueError:
+            return {}
+        return holder if isinstance(holder, dict) else {}
+
 
 class BucketLock:
     """A lock as an object that only one writer can create (`If-None-Match: *`), renewed while it is held.
@@ -40,6 +65,7 @@ class BucketLock:
         self._lifetime = lifetime
         self._token = secrets.token_hex(16)
         self._etag = ""
+        self._writing = threading.Lock()
         self._stop = threading.Event()
         self._lost: str | None = None
         self._thread: threading.Thread | None = None
@@ -59,17 +85,25 @@ class BucketLock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self._lost is not None:
-            return
         try:
-            self._s3.delete_object(**self._where)
+            seen = self._seen()
+            if seen is not None and seen.holder.get("token") == self._token:
+                self._s3.delete_object(**self._where)
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as problem:
             # It expires by itself; a failure to give it back must not hide how the backup went.
             if error is not None:
                 error.add_note(f"the lock {self._where['Key']} could not be removed: {problem}")
 
     def check(self) -> None:
-        """Raise RecoveryError when the lock was lost, so that a backup is not sealed beside somebody else's."""
+        """Renew the lock now; raises RecoveryError when it was lost, so that no backup is sealed beside another's.
+
+        Whether it was lost cannot be known from here otherwise: a suspended process sleeps past its own lock's end.
+        """
+        try:
+            if self._lost is None and not self._renew():
+                self._lost = _REPLACED
+        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
+            raise storage_error(error, **self._where) from error
         if self._lost is not None:
             raise RecoveryError(
                 "the lock on backups was lost while the backup ran",
@@ -89,25 +123,49 @@ class BucketLock:
         return json.dumps(holder).encode()
 
     def _put(self, **condition: str) -> bool:
-        """Write the lock under a condition; tells whether the condition held."""
-        try:
-            answer = self._s3.put_object(**self._where, Body=self._body(), ContentType="application/json", **condition)
-        except botocore.exceptions.ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (404, 409, 412):
+        """Write the lock under a condition; tells whether it is ours now."""
+        for _ in range(_ATTEMPTS):
+            body = self._body()
+            try:
+                answer = self._s3.put_object(**self._where, Body=body, ContentType="application/json", **condition)
+            except botocore.exceptions.ClientError as error:
+                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (404, 409, 412):
+                    raise
+            else:
+                self._etag = answer["ETag"]
+                return True
+            # botocore repeats a request whose answer was lost, and then its condition fails by what it wrote itself.
+            seen = self._seen()
+            if seen is None and "IfNoneMatch" in condition:
+                continue
+            if seen is None or seen.holder.get("token") != self._token:
                 return False
-            raise
-        self._etag = answer["ETag"]
-        return True
+            if seen.body == body:
+                self._etag = seen.etag
+                return True
+            condition = {"IfMatch": seen.etag}
+        return False
+
+    def _renew(self) -> bool:
+        with self._writing:
+            return self._put(IfMatch=self._etag)
+
+    def _seen(self) -> _Seen | None:
+        """Read the lock that is there, None when there is none."""
+        try:
+            answer = self._s3.get_object(**self._where)
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        return _Seen(answer["Body"].read(), answer["ETag"], answer["LastModified"])
 
     def _acquire(self) -> None:
         if self._put(IfNoneMatch="*"):
             return
-        held = "it vanished and came back meanwhile"
-        with contextlib.suppress(self._s3.exceptions.NoSuchKey):
-            seen = self._s3.get_object(**self._where)
-            holder = _holder(seen["Body"].read())
-            expires = _expiry(holder) or seen["LastModified"] + self._lifetime
-            if expires < dt.datetime.now(dt.UTC) and self._put(IfMatch=seen["ETag"]):
+        held = "somebody who gave it back just now"
+        if (seen := self._seen()) is not None:
+            holder = seen.holder
+            expires = _expiry(holder) or seen.written + self._lifetime
+            if expires < dt.datetime.now(dt.UTC) and self._put(IfMatch=seen.etag):
                 return
             held = f"process {holder.get('pid')} on {holder.get('host')}, until {expires.isoformat()} if it died"
         raise RefusedError(
@@ -119,8 +177,8 @@ class BucketLock:
     def _keep(self) -> None:
         while not self._stop.wait(self._lifetime.total_seconds() / 4):
             try:
-                if not self._put(IfMatch=self._etag):
-                    self._lost = "somebody else replaced or removed it"
+                if not self._renew():
+                    self._lost = _REPLACED
                     return
                 self._failed_since = None
             except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
@@ -152,14 +210,6 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _holder(body: bytes) -> dict[str, Any]:
-    try:
-        holder = json.loads(body)
-    except ValueError:
-        return {}
-    return holder if isinstance(holder, dict) else {}
 
 
 def _expiry(holder: dict[str, Any]) -> dt.datetime | None:

@@ -100,9 +100,9 @@ def take_backup(
             progress=progress,
             prefix=prefix if bucket is not None else None,
         )
+        sealed = manifest.seal()
         if bucket_lock is not None:
             bucket_lock.check()
-        sealed = manifest.seal()
         for place in places:
             place.put(identifier + names.MANIFEST_SUFFIX, sealed.to_bytes())
         if options.move_latest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import hashlib
-import json
 import subprocess
 import threading
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from machine.programs import postgresql_client_folder
 from recovery.dumps import names, pg_dump, upload
 from recovery.dumps.catalogue import list_backups, list_local_backups, newest_sealed
-from recovery.dumps.lock import BucketLock
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError, UsageError
@@ -304,31 +302,6 @@ def test_settings_of_role_and_database_change_neither_text_nor_checksum(
     assert after.objects == before.objects
     assert after.database_state is not None
     assert "TimeZone=Asia/Kolkata" in after.database_state.settings
-
-
-def test_two_backups_at_a_time_are_refused(database: str, s3: Any, bucket: str) -> None:
-    with BucketLock(s3, bucket, "db/"), pytest.raises(RefusedError, match="another backup is running"):
-        take_backup(database, s3=s3, bucket=bucket)
-    assert take_backup(database, s3=s3, bucket=bucket).sealed
-
-
-def test_the_lock_of_a_dead_backup_is_taken_over_when_it_expired(database: str, s3: Any, bucket: str) -> None:
-    expired = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)).isoformat()
-    s3.put_object(Bucket=bucket, Key="db/backup.lock", Body=json.dumps({"expires": expired}).encode())
-    assert take_backup(database, s3=s3, bucket=bucket).sealed
-
-
-def test_a_lock_lost_meanwhile_keeps_the_backup_from_being_sealed(
-    database: str, s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lost(self: BucketLock) -> None:
-        del self
-        raise RecoveryError("the lock on backups was lost while the backup ran")
-
-    monkeypatch.setattr(BucketLock, "check", lost)
-    with pytest.raises(RecoveryError, match="lock on backups was lost"):
-        take_backup(database, s3=s3, bucket=bucket)
-    assert [backup.problem for backup in list_backups(s3, bucket)] == ["it has no manifest"]
 
 
 def test_a_dump_that_lacks_rows_is_not_sealed(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

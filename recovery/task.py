@@ -28,6 +28,7 @@ import redis
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from psycopg.conninfo import make_conninfo
+from pydantic import TypeAdapter, ValidationError
 
 from recovery.dumps.manifest import LARGEST_MANIFEST, Manifest
 from recovery.dumps.reader import check
@@ -42,9 +43,9 @@ from recovery.errors import (
     RunInterruptedError,
     UsageError,
 )
-from recovery.loading.session import connect
 from recovery.redaction import remember_secret
 from recovery.restore import restore
+from recovery.verify import SampleQuery, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,13 +140,8 @@ def _restore(arguments: argparse.Namespace, output: _Output) -> dict[str, Any]:
 
 
 def _verify(arguments: argparse.Namespace, output: _Output) -> dict[str, Any]:
-    from recovery.verify import SampleQuery, verify  # noqa: PLC0415  # only this task needs it
-
+    samples = _samples(arguments.samples)
     dsn = _dsn(arguments)
-    samples = [
-        SampleQuery(name=sample["name"], sql=sample["sql"], expected=_value(sample.get("expect")))
-        for sample in _samples(dsn, arguments.samples)
-    ]
     manifest = _manifest(arguments)
     verification = verify(
         dsn,
@@ -297,31 +293,14 @@ def _facts(arguments: argparse.Namespace) -> DumpFacts:
         return check(dump).facts
 
 
-def _samples(dsn: str, text: str) -> list[dict[str, Any]]:
-    """The sample queries ({name, sql, expect, when}) whose table is in the database; without `when`, all of them."""
+def _samples(text: str) -> list[SampleQuery]:
+    """The sample queries as `verify_command` sends them."""
     try:
-        samples = json.loads(text)
-        wanted = [{"name": str(s["name"]), "sql": str(s["sql"]), **s} for s in samples]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError("--samples is not a JSON list of {name, sql, expect, when}", detail=str(error)) from error
-    with contextlib.closing(connect(dsn, purpose="verify")) as connection:
-        there = [
-            connection.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [s["when"]]).fetchone() == (True,)
-            if s.get("when")
-            else True
-            for s in wanted
-        ]
-    return list(itertools.compress(wanted, there))
-
-
-def _value(expect: str | None) -> object:
-    """What an answer is compared with: recovery.toml writes every expectation as text, a query may give a number."""
-    if expect is None:
-        return None
-    try:
-        return json.loads(expect)
-    except ValueError:
-        return expect
+        return TypeAdapter(list[SampleQuery]).validate_json(text)
+    except ValidationError as error:
+        raise UsageError(
+            "--samples is not a JSON list of {name, sql, expected, at_least}", detail=str(error)
+        ) from error
 
 
 def _is_loopback(host: str) -> bool:

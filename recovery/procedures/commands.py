@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from recovery.outputs import Outputs
     from recovery.places import DatabasePlace
     from recovery.procedures.points import RecoveryPoint
@@ -34,9 +36,14 @@ def verify_command(
 ) -> list[str]:
     """Return the command that verifies `database` against `point`, with the sample queries that fit its `tables`."""
     tables = list(tables)
-    samples = json.dumps([check.sample() for check in settings.checks if check.applies_to(tables)])
+    samples = json.dumps([check.sample() for check in settings.checks if check.applies_to(tables)], default=_moment)
     required = [part for name in settings.verify.required for part in ("--required", name)]
     return ["task", "verify", *_point(point), *_database(database), "--region", region, "--samples", samples, *required]
+
+
+def _moment(value: dt.date | dt.time) -> str:
+    # All that TOML has and JSON has not, as the text that a database's answers are compared as.
+    return value.isoformat()
 
 
 def ping_command(outputs: Outputs, region: str) -> list[str]:

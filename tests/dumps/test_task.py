@@ -19,9 +19,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from machine.programs import ProgramNotFoundError, redis_server
 from recovery import task
+from recovery.places import DatabasePlace
+from recovery.procedures.commands import verify_command
+from recovery.procedures.points import RecoveryPoint
+from recovery.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.slow  # real servers or processes in every test
@@ -74,25 +78,80 @@ def test_a_bad_dump_ends_a_task_with_an_error_event_of_its_kind(
     assert "damaged" in error["message"]
 
 
-def test_a_verify_task_counts_against_the_dump_and_runs_the_samples_whose_table_is_there(
-    target: list[str], s3: Any, bucket: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def verify_as_the_drill(target: list[str], s3: Any, bucket: str, tmp_path: Path) -> Callable[..., list[str]]:
+    """verify_as_the_drill(recovery.toml's text) -> the arguments that a drill gives its task, of a restored DUMP."""
     dump = f"s3://{bucket}/db/x.sql.gz"
     s3.put_object(Bucket=bucket, Key="db/x.sql.gz", Body=gzip.compress(DUMP))
     assert task.run(["restore", dump, *target]) == 0
-    samples: list[dict[str, Any]] = [
-        {"name": "sum", "sql": "SELECT sum(v) FROM t", "expect": "3", "when": "t"},
-        {"name": "elsewhere", "sql": "SELECT count(*) FROM nowhere", "expect": None, "when": "nowhere"},
-    ]
-    verify = ["verify", dump, *target, "--samples", json.dumps(samples), "--required", "rows", "--required", "samples"]
-    assert task.run(verify) == 0
+    given = dict(zip(target[::2], target[1::2], strict=True))
+    database = DatabasePlace(
+        identifier="x",
+        host=given["--host"],
+        port=int(given["--port"]),
+        name=given["--database"],
+        user="master",
+        secret_arn=given["--secret-arn"],
+        version="16",
+    )
+
+    def arguments(toml: str) -> list[str]:
+        (tmp_path / "recovery.toml").write_text(toml)
+        point = RecoveryPoint(
+            bucket=bucket,
+            key="db/x.sql.gz",
+            size=1,
+            text_size=None,
+            manifest_key=None,
+            snapshot_time=None,
+            backup_id="x",
+            given=True,
+        )
+        return verify_command(point, database, given["--region"], load_settings(tmp_path), ["public.t"])[1:]
+
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("sql", "bound", "outcome"),
+    [
+        ("SELECT sum(v) FROM t", "expected = 3", "PASS"),
+        ("SELECT sum(v) FROM t", "expected = 4", "FAIL"),
+        ("SELECT sum(v) FROM t", "at_least = 3", "PASS"),
+        ("SELECT sum(v) FROM t", "at_least = 3.5", "FAIL"),
+        ("SELECT v FROM t ORDER BY v", "expected = [1, 2]", "PASS"),
+        ("SELECT v FROM t ORDER BY v", "expected = [2, 1]", "FAIL"),
+        ("SELECT date '2026-01-02'", "expected = 2026-01-02", "PASS"),
+        ("SELECT date '2026-01-02'", "expected = 2026-01-03", "FAIL"),
+        ("SELECT timestamptz '2026-01-02 03:04:05+00'", "expected = 2026-01-02T03:04:05Z", "PASS"),
+        ("SELECT v FROM nowhere", "", "FAIL"),
+    ],
+)
+def test_a_verify_task_holds_the_drills_sample_queries_against_what_they_should_return(
+    verify_as_the_drill: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+    sql: str,
+    bound: str,
+    outcome: str,
+) -> None:
+    capsys.readouterr()
+    toml = f'[verify]\nrequired = ["rows", "samples"]\n[[checks]]\nname = "q"\nsql = "{sql}"\nwhen = "t"\n{bound}\n'
+    elsewhere = '[[checks]]\nname = "elsewhere"\nsql = "SELECT count(*) FROM nowhere"\nwhen = "nowhere"\n'
+    code = task.run(verify_as_the_drill(toml + elsewhere))
     result = events(capsys.readouterr().out)[-1]
-    assert (result["kind"], result["data"]["verdict"]) == ("verify", "PASS")
-    samples[0]["expect"] = "4"
-    verify[verify.index("--samples") + 1] = json.dumps(samples)
-    assert task.run(verify) == 1
-    result = events(capsys.readouterr().out)[-1]
-    assert (result["event"], result["data"]["verdict"]) == ("result", "FAIL")
+    assert (result["event"], result["kind"], result["data"]["verdict"]) == ("result", "verify", outcome)
+    assert code == (0 if outcome == "PASS" else 1)
+    rungs = {rung["name"]: rung for rung in result["data"]["rungs"]}
+    assert (rungs["rows"]["outcome"], rungs["samples"]["outcome"]) == ("PASS", outcome)
+    assert [query["name"] for query in rungs["samples"]["evidence"]["queries"]] == ["q"]
+
+
+@pytest.mark.parametrize("samples", ['[{"name": "q", "sql": "SELECT 1", "expect": 2}]', "{", '[{"name": "q"}]'])
+def test_sample_queries_that_say_something_unknown_are_refused(
+    target: list[str], capsys: pytest.CaptureFixture[str], samples: str
+) -> None:
+    assert task.run(["verify", "s3://bucket/db/x.sql.gz", *target, "--samples", samples]) == 2
+    assert "--samples" in events(capsys.readouterr().out)[-1]["message"]
 
 
 @pytest.mark.parametrize(

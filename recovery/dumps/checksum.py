@@ -140,9 +140,9 @@ def measure(
     }
 
 
-def text_of(first: int, second: int) -> str:
+def text_of(first: int, second: int, *, recipe: str = RECIPE) -> str:
     """Write the two sums as the checksum that stands in a manifest."""
-    return f"{RECIPE}:{first % _MODULUS:024x}{second % _MODULUS:024x}"
+    return f"{recipe}:{first % _MODULUS:024x}{second % _MODULUS:024x}"
 
 
 def in_snapshot(

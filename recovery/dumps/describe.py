@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import psycopg
 
-from recovery.dumps import checksum, objects_sql, session
-from recovery.dumps.manifest import Collation, DatabaseState, Extension, LargeObjects, Role, SchemaObject, Sizes
+from recovery.dumps import objects_sql, session
+from recovery.dumps.manifest import Collation, DatabaseState, Extension, Role, SchemaObject, Sizes
 from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
 from recovery.dumps.snapshot import explained
 
@@ -88,13 +88,6 @@ _DATABASE_COLUMNS = (
     "comment",
 )
 
-_LARGE_OBJECTS = """
-SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, 1)), 0),
-       coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, 2)), 0)
-  FROM (SELECT m.oid::pg_catalog.text || ':' || pg_catalog.encode(pg_catalog.lo_get(m.oid), 'hex') COLLATE "C" AS r
-          FROM pg_catalog.pg_largeobject_metadata m OFFSET 0) s
-"""
-
 _SYSTEM_IDENTIFIER = """
 SELECT CASE WHEN pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
             THEN (SELECT c.system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system() c) END
@@ -120,7 +113,6 @@ class Description:
     roles: tuple[Role, ...]
     collations: tuple[Collation, ...]
     database_state: DatabaseState
-    large_objects: LargeObjects
     sizes: Sizes | None
     system_identifier: str | None
     notes: tuple[str, ...] = ()
@@ -148,7 +140,6 @@ def _describe(connection: psycopg.Connection[tuple[object, ...]]) -> Description
         ),
         collations=read_collations(connection),
         database_state=read_database(connection),
-        large_objects=read_large_objects(connection),
         sizes=read_sizes(connection),
         system_identifier=_rows(connection, _SYSTEM_IDENTIFIER)[0][0],
     )
@@ -192,12 +183,6 @@ def read_database(connection: psycopg.Connection[tuple[object, ...]]) -> Databas
     )
     row = _rows(connection, query)[0]
     return DatabaseState.model_validate(dict(zip(_DATABASE_COLUMNS, row, strict=True)))
-
-
-def read_large_objects(connection: psycopg.Connection[tuple[object, ...]]) -> LargeObjects:
-    """Count the large objects and checksum their content."""
-    count, first, second = _rows(connection, _LARGE_OBJECTS)[0]
-    return LargeObjects(count=count, checksum=checksum.text_of(int(first), int(second)))
 
 
 def read_sizes(connection: psycopg.Connection[tuple[object, ...]]) -> Sizes | None:

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recovery.dumps import checksum, describe, foreign_keys, names, pg_dump
+from recovery.dumps import checksum, describe, foreign_keys, large_objects, names, pg_dump
 from recovery.dumps import manifest as form
 from recovery.dumps.catalogue import Backup
 from recovery.dumps.copyscan import CopyScanner
@@ -55,6 +55,7 @@ class _Facts:
 
     contents: dict[tuple[str, str], checksum.Content]
     keys: list[form.ForeignKey]
+    large_objects: form.LargeObjects
 
 
 def take_backup(
@@ -250,7 +251,7 @@ def _write_dump(
         roles=description.roles,
         collations=description.collations,
         database_state=description.database_state,
-        large_objects=description.large_objects,
+        large_objects=read.large_objects,
         sizes=description.sizes,
         system_identifier=description.system_identifier,
         globals=globals_entry,
@@ -271,6 +272,9 @@ def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progre
             stop=stop,
         )
         keys = foreign_keys.check_all(dsn, snapshot.identifier, jobs=options.jobs, stop=stop)
+        blobs = large_objects.measure(
+            dsn, snapshot.identifier, jobs=options.jobs, checksums=options.checksums, stop=stop
+        )
     return _Facts(
         contents,
         [
@@ -279,6 +283,7 @@ def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progre
             )
             for k, violations in keys
         ],
+        blobs,
     )
 
 

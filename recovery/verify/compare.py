@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recovery.dumps import checksum
+from recovery.dumps import checksum, large_objects
 from recovery.verify.result import Outcome
 from recovery.verify.sequences import at_or_past
 
@@ -158,33 +158,53 @@ def content(
     original: Reference,
     found: Mapping[Name, checksum.Content] | None,
     state: DatabaseState,
-    large_objects: LargeObjects,
+    blobs: LargeObjects | None,
 ) -> Answer:
-    """Checksums, table by table, and that of the large objects."""
+    """Checksums, table by table, and that of the large objects; of these at least the number, where one is missing."""
     expected = {name: c for name, c in (original.tables or {}).items() if c.checksum is not None}
     if not expected and not (original.tables is not None and original.large_objects is not None):
         return Outcome.NOT_RUN, "only a manifest tells the content's checksums", {}
     if found is None:
         return Outcome.NOT_RUN, "the tables could not be read", {}
-    then = original.database_state
-    if then is not None and then.encoding != state.encoding:
-        reason = (
-            f"the database is encoded in {state.encoding}, the original in {then.encoding}: bytes cannot be compared"
-        )
-        return Outcome.NOT_RUN, reason, {}
-    recipes = {str(c.checksum).partition(":")[0] for c in expected.values()} - {checksum.RECIPE}
-    if recipes:
-        return Outcome.NOT_RUN, f"the checksums are of another kind: {', '.join(sorted(recipes))}", {}
+    if incomparable := _incomparable(original, expected, state):
+        return Outcome.NOT_RUN, incomparable, {}
     different = sorted(
         ".".join(name) for name, c in expected.items() if name not in found or found[name].checksum != c.checksum
     )
-    blobs = original.large_objects
-    if blobs is not None and (blobs.count, blobs.checksum) != (large_objects.count, large_objects.checksum):
-        different.append(f"large objects ({large_objects.count}, were {blobs.count})")
-    evidence = {"tables": len(expected), "large_objects": large_objects.count, "different": different[:_MOST]}
+    evidence: dict[str, Any] = {"tables": len(expected)}
+    unread: str | None = None
+    if original.large_objects is not None and blobs is not None:
+        evidence["large_objects"] = blobs.count
+        unread = _blobs(original.large_objects, blobs, different)
+    evidence["different"] = different[:_MOST]
     if different:
         return Outcome.FAIL, f"the content of {len(different)} tables is not the original's", evidence
-    return Outcome.PASS, f"the content of {len(expected)} tables is the original's", evidence
+    reason = f"the content of {len(expected)} tables is the original's"
+    if unread is not None:
+        return Outcome.NOT_RUN, f"{reason}; that of {blobs.count if blobs else 0} large objects {unread}", evidence
+    return Outcome.PASS, reason, evidence
+
+
+def _incomparable(original: Reference, expected: Mapping[Name, checksum.Content], state: DatabaseState) -> str | None:
+    then = original.database_state
+    if then is not None and then.encoding != state.encoding:
+        return f"the database is encoded in {state.encoding}, the original in {then.encoding}: bytes cannot be compared"
+    recipes = {str(c.checksum).partition(":")[0] for c in expected.values()} - {checksum.RECIPE}
+    return f"the checksums are of another kind: {', '.join(sorted(recipes))}" if recipes else None
+
+
+def _blobs(then: LargeObjects, now: LargeObjects, different: list[str]) -> str | None:
+    """Add the large objects to what differs, or return why only their number could be compared."""
+    comparable = (then.checksum or "").partition(":")[0] == large_objects.RECIPE
+    if then.count != now.count or (comparable and now.checksum is not None and then.checksum != now.checksum):
+        different.append(f"large objects ({now.count}, were {then.count})")
+        return None
+    if not now.count or (comparable and now.checksum is not None):
+        return None
+    if comparable:
+        return "may not be read by the role"
+    kind = (then.checksum or "none").partition(":")[0]
+    return f"was not compared: the checksum is of another kind ({kind})"
 
 
 def sequence_values(expected: Mapping[Name, tuple[int, bool]], found: Mapping[Name, tuple[int, bool, int]]) -> Answer:

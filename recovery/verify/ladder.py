@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from recovery.dumps import checksum, describe, foreign_keys, session
+from recovery.dumps import checksum, describe, foreign_keys, large_objects, session
 from recovery.dumps.snapshot import Snapshot, take_snapshot
 from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
 from recovery.progress import Progress, ProgressEvent, silent
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from recovery.dumps.facts import DumpFacts
-    from recovery.dumps.manifest import Manifest
+    from recovery.dumps.manifest import LargeObjects, Manifest
 
 _FIRST_WITH_SET_OPTION = 16
 
@@ -208,8 +209,18 @@ class _Ladder:
             return Outcome.NOT_RUN, "content checksums were not asked for", {}
         with snapshot.connection.transaction():
             state = describe.read_database(snapshot.connection)
-            large_objects = describe.read_large_objects(snapshot.connection)
-        return compare.content(self._original, self._contents, state, large_objects)
+        return compare.content(self._original, self._contents, state, self._large_objects(snapshot))
+
+    def _large_objects(self, snapshot: Snapshot) -> LargeObjects | None:
+        then = self._original.large_objects
+        if then is None:
+            return None
+        comparable = (then.checksum or "").startswith(f"{large_objects.RECIPE}:")
+        measure = functools.partial(large_objects.measure, self._dsn, snapshot.identifier, jobs=self._checks.jobs)
+        try:
+            return measure(checksums=comparable)
+        except psycopg.errors.InsufficientPrivilege:
+            return measure(checksums=False)
 
     def _sequences(self, snapshot: Snapshot) -> Answer:
         if self._original.sequences is None:

@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from recovery.dumps import checksum, describe, foreign_keys, session
+from recovery.dumps import checksum, describe, foreign_keys, large_objects, session
 from recovery.dumps.snapshot import take_snapshot
 from recovery.progress import Progress, silent
 from recovery.verify.sequences import read_sequences
@@ -92,6 +92,7 @@ def of_database(dsn: str, *, jobs: int = 2, progress: Progress = silent) -> Refe
         description = describe.describe(snapshot.connection)
         contents = checksum.measure(dsn, snapshot.identifier, snapshot.relations, jobs=jobs, progress=progress)
         keys = foreign_keys.check_all(dsn, snapshot.identifier, jobs=jobs)
+        blobs = large_objects.measure(dsn, snapshot.identifier, jobs=jobs)
         return Reference(
             f"the database {session.place_of(dsn)}",
             tables=contents,
@@ -101,7 +102,7 @@ def of_database(dsn: str, *, jobs: int = 2, progress: Progress = silent) -> Refe
             extensions=description.extensions,
             collations=description.collations,
             database_state=description.database_state,
-            large_objects=description.large_objects,
+            large_objects=blobs,
             server_version=snapshot.server_version,
             recovery_point=snapshot.time,
             newest_commit_time=snapshot.newest_commit_time,

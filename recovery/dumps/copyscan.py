@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from recovery.dumps.statements import codec_of
 from recovery.errors import BadDumpError
 
 _NAME = r'(?:"(?:[^"]|"")+"|[^\s".,();]+)'
@@ -16,6 +17,7 @@ _COPY = re.compile(rf"COPY ({_NAME})\.({_NAME}) ?(?:\((.*)\))? ?FROM stdin;\Z".e
 _SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')*)', (-?\d+), (true|false)\);\Z")
 _QUALIFIED = re.compile(rf"({_NAME})\.({_NAME})\Z")
 _NAMES = re.compile(_NAME)
+_CLIENT_ENCODING = re.compile(rb"SET client_encoding = '([A-Za-z0-9_]+)';\Z")
 _DATA_STATEMENT = re.compile(rb"(COPY |SELECT pg_catalog\.(setval|lo_|lowrite))")
 
 # What can begin something in plain SQL that hides text, and the end of a statement.
@@ -65,6 +67,8 @@ class CopyScanner:
         self.data_end: int | None = None
         self.position = 0
         self.pg_dump_version: str | None = None
+        # pg_dump writes names in the encoding of the database, and says which one that is before the first of them.
+        self._encoding = b"UTF8"
         self._pending = b""  # bytes from self._base on that are not consumed yet
         self._base = 0
         self._state = "plain"
@@ -260,7 +264,11 @@ class CopyScanner:
     def _end_statement(self, buffer: bytes, end: int) -> int:
         statement, begin = bytes(self._head), self._statement_start
         self._head, self._statement_start = bytearray(), None
-        if begin is None or _DATA_STATEMENT.match(statement) is None:
+        if begin is None:
+            return end
+        if (encoding := _CLIENT_ENCODING.match(statement)) is not None:
+            self._encoding = encoding.group(1)
+        if _DATA_STATEMENT.match(statement) is None:
             return end
         copy = _COPY.match(statement)
         if copy is None:
@@ -268,7 +276,7 @@ class CopyScanner:
             self._setval(statement)
             return end
         self._note_data(begin, self._base + end)
-        schema, name, columns = (part.decode("utf-8", "surrogateescape") if part else "" for part in copy.groups())
+        schema, name, columns = (self._text(part) if part else "" for part in copy.groups())
         self._state, self._line_started = "copy", True
         if buffer[end : end + 1] != b"\n":  # pg_dump writes the line's end right after the semicolon
             raise BadDumpError("a COPY statement of the dump does not end its line", detail=repr(statement[:200]))
@@ -286,10 +294,20 @@ class CopyScanner:
         found = _SETVAL.match(statement)
         if found is None:
             return
-        qualified = _QUALIFIED.match(found.group(1).decode("utf-8", "surrogateescape").replace("''", "'"))
+        qualified = _QUALIFIED.match(self._text(found.group(1)).replace("''", "'"))
         if qualified is not None:
             schema, name = _unquoted(qualified.group(1)), _unquoted(qualified.group(2))
             self.sequences.append(SequenceSetting(schema, name, int(found.group(2)), found.group(3) == b"true"))
+
+    def _text(self, name: bytes) -> str:
+        try:
+            return name.decode(codec_of(self._encoding))
+        except UnicodeDecodeError as error:
+            raise BadDumpError(
+                "a name in the dump cannot be read in the dump's own encoding",
+                detail=f"{self._encoding.decode()}: {name[:100]!r}",
+                hint="rename the object to letters of that encoding, or to ASCII",
+            ) from error
 
     def _note_data(self, begin: int, end: int) -> None:
         if self.data_start is None:

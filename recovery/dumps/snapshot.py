@@ -178,6 +178,12 @@ def explained(what: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) 
             detail=str(error).strip(),
             hint="connect as the owner of what the detail names, or grant what is missing",
         ) from error
+    except psycopg.errors.CharacterNotInRepertoire as error:
+        raise RecoveryError(
+            "a name or a definition in the database is not UTF-8, and the database says no encoding (SQL_ASCII)",
+            detail=str(error).strip(),
+            hint="rename the object, or dump with pg_dump alone: `recovery restore` restores such a dump",
+        ) from error
     except psycopg.errors.QueryCanceled as error:
         raise RecoveryError(
             what,

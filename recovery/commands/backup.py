@@ -16,7 +16,7 @@ from recovery.commands.pruning import prune_backups
 from recovery.commands.shared import Session, session
 from recovery.documents import CleanedDocument, RereadDocument, RestorePlanDocument, failure, row
 from recovery.dumps import names
-from recovery.dumps.catalogue import Backup, find_backup, list_backups, list_local_backups
+from recovery.dumps.catalogue import NO_MANIFEST, Backup, find_backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.reader import check
 from recovery.dumps.reread import reread_backup
@@ -176,7 +176,8 @@ def verify_backup(
 ) -> None:
     """Read a backup again and compare it with its manifest: size, SHA-256, every gzip member, every table's rows.
 
-    Without a manifest it is only said whether the dump is whole. A listing believes what the store says; this does not.
+    An unsealed dump, which has no manifest, is read as a restore reads it: it is good when it is whole, and that it is
+    unsealed is said. A listing believes what the store says; this does not.
 
     Example: recovery backups verify latest
 
@@ -200,8 +201,9 @@ def verify_backup(
         )
     if problem is not None:
         raise problem
+    what = "whole and what its manifest says" if reread.compared_with_manifest else f"whole but unsealed: {NO_MANIFEST}"
     here.screen.text(
-        f"{backup.address} is whole and what its manifest says: {reread.size} bytes, SHA-256 {reread.sha256}, "
+        f"{backup.address} is {what}: {reread.size} bytes, SHA-256 {reread.sha256}, "
         f"{reread.rows} rows in {reread.tables} tables"
     )
 

@@ -29,6 +29,9 @@ _PARALLEL = 8
 # The object metadata by which a dump names its backup.
 METADATA_ID = "backup-id"
 
+# What keeps an old backup, of the time before manifests, from being sealed; it may be whole nevertheless.
+NO_MANIFEST = "it has no manifest"
+
 
 @dataclasses.dataclass(frozen=True)
 class Backup:
@@ -152,7 +155,7 @@ def _judge(  # noqa: PLR0911  # one return per thing that can be wrong
 ) -> tuple[Manifest | None, str | None]:
     """Read the manifest and compare what the listing says; returns (manifest, problem)."""
     if names.MANIFEST_SUFFIX not in sizes:
-        return None, "it has no manifest"
+        return None, NO_MANIFEST
     if sizes[names.MANIFEST_SUFFIX] > LARGEST_MANIFEST:
         return None, f"its manifest is larger than any ({sizes[names.MANIFEST_SUFFIX]} bytes)"
     try:

@@ -1,4 +1,7 @@
-"""Reads a backup's content again and compares it with its manifest: what a listing cannot know."""
+"""Reads a backup's content again and compares it with its manifest: what a listing cannot know.
+
+A dump of the time before manifests is read as a restore would read it, and whatever that refuses is found here too.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,20 @@ import botocore.exceptions
 import pydantic
 from isal import isal_zlib
 
+from recovery.dumps.catalogue import NO_MANIFEST
 from recovery.dumps.copyscan import CopyScanner
+from recovery.dumps.reader import check
+from recovery.dumps.source import DumpSource, FileSource, S3Source
 from recovery.dumps.upload import storage_error
 from recovery.errors import BadDumpError, EnvironmentLacksError, RecoveryError
 from recovery.progress import Progress, ProgressEvent, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from recovery.dumps.catalogue import Backup
+    from recovery.dumps.manifest import Manifest
 
 _CHUNK = 1024 * 1024
 _REPORT_EVERY = 64 * _CHUNK
@@ -27,7 +35,10 @@ _InflateError = cast("type[Exception]", isal_zlib.error)  # isal's stubs do not 
 
 
 class Reread(pydantic.BaseModel):
-    """What reading a backup found: `problems` is empty for a good one; sizes in bytes."""
+    """What reading a backup found: `problems` is empty for a good one; sizes in bytes.
+
+    Without a manifest to compare with a good one is whole, and what it should hold nobody says.
+    """
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -50,11 +61,77 @@ class Reread(pydantic.BaseModel):
 def reread_backup(backup: Backup, *, s3: Any = None, progress: Progress = silent) -> Reread:
     """Read the dump whole, inflate it, and count its rows; compare all with the manifest where there is one.
 
-    Raises EnvironmentLacksError when the dump cannot be read at all; damage is a problem in the result.
+    Raises EnvironmentLacksError when the dump cannot be read at all, BadDumpError when an unsealed one is not there;
+    damage is a problem in the result.
     """
+    problems: list[str] = [] if backup.problem in (None, NO_MANIFEST) else [backup.problem]
+    if backup.manifest is None:
+        return _read_as_a_restore_does(backup, s3, problems, progress)
+    return _compare(backup, backup.manifest, s3, problems, progress)
+
+
+def _read_as_a_restore_does(backup: Backup, s3: Any, problems: list[str], progress: Progress) -> Reread:
+    source = _Watched(backup, s3, progress)
+    tables = rows = 0
+    try:
+        reader = check(source)
+        tables, rows = len(reader.facts.tables) + len(reader.facts.uncounted), sum(reader.facts.tables.values())
+        if not reader.is_pg_dump:
+            problems.append("it is not pg_dump's own text and has no manifest: nothing proves that it is whole")
+        text = reader.text_done
+    except BadDumpError as error:
+        problems.append(f"{error.message} ({error.detail})" if error.detail else error.message)
+        text = 0
+    return Reread(
+        backup_id=backup.backup_id,
+        address=backup.address,
+        size=source.size,
+        sha256=source.sha256(),
+        uncompressed_size=text,
+        tables=tables,
+        rows=rows,
+        compared_with_manifest=False,
+        problems=problems,
+    )
+
+
+class _Watched(DumpSource):
+    """A backup's dump, summed up and told about while it is read."""
+
+    def __init__(self, backup: Backup, s3: Any, progress: Progress) -> None:
+        if backup.bucket is not None and backup.key is not None:
+            self._source: DumpSource = S3Source(s3, backup.bucket, backup.key)
+        else:
+            self._source = FileSource(_path_of(backup))
+        self.name, self.size = self._source.name, self._source.size
+        self._backup, self._progress = backup, progress
+        self._digest = hashlib.sha256()
+        self._rest: Iterator[bytes] = iter(())
+
+    def stored(self) -> Iterator[bytes]:
+        self._rest = self._watched()
+        return self._rest
+
+    def sha256(self) -> str:
+        """Return the sum of the whole dump, also where its reader stopped before its end."""
+        for _ in self._rest:
+            pass
+        return self._digest.hexdigest()
+
+    def _watched(self) -> Iterator[bytes]:
+        done = reported = 0
+        for chunk in self._source.stored():
+            self._digest.update(chunk)
+            done += len(chunk)
+            if done - reported >= _REPORT_EVERY or done == self.size:
+                reported = done
+                self._progress(ProgressEvent("reread", done, self.size, "bytes", self._backup.filename))
+            yield chunk
+
+
+def _compare(backup: Backup, manifest: Manifest, s3: Any, problems: list[str], progress: Progress) -> Reread:
     digest, scanner, members = hashlib.sha256(), CopyScanner(), _Members()
     size = reported = 0
-    problems: list[str] = [] if backup.sealed or backup.problem is None else [backup.problem]
     for chunk in _content(backup, s3):
         digest.update(chunk)
         size += len(chunk)
@@ -76,7 +153,7 @@ def reread_backup(backup: Backup, *, s3: Any = None, progress: Progress = silent
             members.damage = str(error)
     if members.damage is not None:
         problems.append(members.damage)
-    problems += _differences(backup, size, digest.hexdigest(), scanner, intact=members.damage is None)
+    problems += _differences(manifest, size, digest.hexdigest(), scanner, intact=members.damage is None)
     progress(ProgressEvent("reread", size, size, "bytes", backup.filename))
     return Reread(
         backup_id=backup.backup_id,
@@ -86,15 +163,12 @@ def reread_backup(backup: Backup, *, s3: Any = None, progress: Progress = silent
         uncompressed_size=scanner.position,
         tables=len(scanner.blocks),
         rows=sum(block.rows for block in scanner.blocks),
-        compared_with_manifest=backup.manifest is not None,
+        compared_with_manifest=True,
         problems=problems,
     )
 
 
-def _differences(backup: Backup, size: int, sha256: str, scanner: CopyScanner, *, intact: bool) -> list[str]:
-    manifest = backup.manifest
-    if manifest is None:
-        return []
+def _differences(manifest: Manifest, size: int, sha256: str, scanner: CopyScanner, *, intact: bool) -> list[str]:
     problems = []
     if size != manifest.size:
         problems.append(f"it has {size} bytes, its manifest says {manifest.size}")
@@ -143,14 +217,13 @@ class _Members:
 
 def _content(backup: Backup, s3: Any) -> Iterator[bytes]:
     if backup.bucket is None or backup.key is None:
-        if backup.path is None:
-            raise RecoveryError(f"{backup.backup_id} is nowhere")
+        path = _path_of(backup)
         try:
-            with backup.path.open("rb") as file:
+            with path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
                     yield chunk
         except OSError as error:
-            raise EnvironmentLacksError(f"{backup.path} cannot be read", detail=str(error)) from error
+            raise EnvironmentLacksError(f"{path} cannot be read", detail=str(error)) from error
         return
     try:
         body = s3.get_object(Bucket=backup.bucket, Key=backup.key)["Body"]
@@ -158,3 +231,9 @@ def _content(backup: Backup, s3: Any) -> Iterator[bytes]:
             yield from body.iter_chunks(_CHUNK)
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
         raise storage_error(error, Bucket=backup.bucket, Key=backup.key) from error
+
+
+def _path_of(backup: Backup) -> Path:
+    if backup.path is None:
+        raise RecoveryError(f"{backup.backup_id} is nowhere")
+    return backup.path

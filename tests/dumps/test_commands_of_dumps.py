@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import gzip
 import importlib
 import io
 import json
@@ -172,6 +173,20 @@ def test_verifying_a_backup_reads_its_content_and_not_only_the_listing(operator:
     assert (bad.code, bad.document["readable"]) == (1, False)
     assert any("SHA-256" in problem for problem in bad.document["reread"]["problems"])
     assert bad.document["error"]["code"] == 1
+
+
+def test_verifying_an_unsealed_backup_says_that_it_is_whole_and_unsealed(
+    operator: Operator, filled: str, programs: Any
+) -> None:
+    old = operator.folder / "db_full_20250101_020000.sql.gz"
+    operator.folder.mkdir(parents=True, exist_ok=True)
+    old.write_bytes(gzip.compress(programs.pg_dump(filled)))
+    answer = operator.run("backups", "verify", "db_full_20250101_020000", "--here")
+    assert (answer.code, "whole but unsealed: it has no manifest" in answer.out) == (0, True)
+    document = operator.run("--json", "backups", "verify", "db_full_20250101_020000", "--here").document
+    assert (document["readable"], document["backup"]["sealed"], document["reread"]["rows"]) == (True, False, 20000)
+    old.write_bytes(old.read_bytes()[:-9])
+    assert operator.run("backups", "verify", "db_full_20250101_020000", "--here").code == 1
 
 
 def test_an_unsealed_backup_is_listed_with_its_problem_beside_the_sealed_ones(

@@ -146,9 +146,8 @@ def restore(
                 pool = Pool(sessions, busy=jobs)
                 stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
-            sizes = manifest.sizes if manifest is not None else None
             loader = Loader(
-                reader, session, pool, notes, side.bookmark, stored=dump.size, sizes=sizes, progress=progress
+                reader, session, pool, notes, side.bookmark, stored=dump.size, manifest=manifest, progress=progress
             )
             with clock.phase("load"):
                 loader.run()

@@ -128,6 +128,11 @@ class DumpReader:
         """Whether the dump is pg_dump's, whose last line proves that nothing is missing."""
         return self._lexer.is_pg_dump
 
+    @property
+    def codec(self) -> str:
+        """Python's codec for the names in what was read last."""
+        return self._lexer.codec
+
     def _stored(self) -> Iterator[bytes]:
         for chunk in self._source.stored():
             if self._manifest is not None:

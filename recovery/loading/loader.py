@@ -13,6 +13,7 @@ import psycopg
 
 from recovery.dumps.statements import CopyBlock, Inserts, text_literal
 from recovery.loading.bookmark import Rows
+from recovery.loading.broken_keys import BrokenKeys
 from recovery.loading.feed import Budget, Feed
 from recovery.loading.forecast import Forecast
 from recovery.loading.plan import (
@@ -34,7 +35,7 @@ from recovery.progress import Progress, ProgressEvent
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from recovery.dumps.manifest import Sizes
+    from recovery.dumps.manifest import Manifest
     from recovery.dumps.reader import DumpReader
     from recovery.dumps.statements import Statement, TableName
     from recovery.loading.bookmark import Bookmark
@@ -140,7 +141,7 @@ class Loader:
         bookmark: Bookmark,
         *,
         stored: int,
-        sizes: Sizes | None,
+        manifest: Manifest | None,
         progress: Progress,
     ) -> None:
         self._reader = reader
@@ -149,7 +150,8 @@ class Loader:
         self._notes = notes
         self._bookmark = bookmark
         self._stored = stored
-        self._forecast = Forecast(stored, sizes)
+        self._forecast = Forecast(stored, manifest.sizes if manifest is not None else None)
+        self._broken = BrokenKeys(manifest.foreign_keys if manifest is not None else ())
         self._progress = progress
         self._started = time.monotonic()
         self._reported = 0.0
@@ -190,10 +192,8 @@ class Loader:
             for item, ordinal in self._items():
                 if isinstance(item, CopyBlock):
                     self._copy(Rows(ordinal, item))
-                elif self._bookmark.passes_over(item, ordinal):
-                    self._main.worded(item)  # what is noted of its wording is noted of this restore, too
                 else:
-                    self._statement(item, ordinal)
+                    self._run_or_pass(self._as_restored(item), ordinal)
                 self._report()
             self._bookmark.prove()
             self._barrier()
@@ -212,6 +212,20 @@ class Loader:
                 yield item, last
 
     # -- statements
+
+    def _as_restored(self, statement: Statement) -> Statement:
+        """Return what stands for a statement here; what is noted of that is noted of a resumed restore, too."""
+        version = self._main.connection.info.server_version
+        statement, text = self._broken.as_restored(statement, self._reader.codec, version, self._is_plain_table)
+        if text is not None:
+            self._notes.add("foreign key", statement.subject, text)
+        return statement
+
+    def _run_or_pass(self, statement: Statement, ordinal: int) -> None:
+        if self._bookmark.passes_over(statement, ordinal):
+            self._main.worded(statement)  # as above: of its wording
+        else:
+            self._statement(statement, ordinal)
 
     def _statement(self, statement: Statement, ordinal: int) -> None:
         if self._serial:

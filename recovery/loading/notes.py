@@ -18,8 +18,8 @@ class Note(pydantic.BaseModel):
     """One departure from the dump.
 
     ``kind`` groups notes: "owner", "privileges", "setting", "comment", "not restored", "database", "clean", "exists",
-    "rows", "serial", "warning", "expected", "completeness", "left over", "resumed".  ``object`` names what is
-    concerned, the first few of ``count``.
+    "rows", "foreign key", "serial", "warning", "expected", "completeness", "left over", "resumed".  ``object`` names
+    what is concerned, the first few of ``count``.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)

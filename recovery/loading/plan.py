@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from recovery.dumps.statements import IDENTIFIER, QUALIFIED, Statement, TableName, table_name
+from recovery.dumps.statements import IDENTIFIER, QUALIFIED, Statement, TableName, table_name, unquote
 from recovery.loading.pool import EXCLUSIVE
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _KEY = re.compile(
 )
 _ACTION = rb"(?:CASCADE|RESTRICT|NO ACTION|SET NULL|SET DEFAULT)(?: " + _NAMES + rb")?"
 _FOREIGN_KEY = re.compile(
-    rb"ALTER TABLE ONLY (?P<table>" + QUALIFIED + rb")\s+ADD CONSTRAINT (?P<name>" + IDENTIFIER + rb") "
+    rb"ALTER TABLE (?:ONLY )?(?P<table>" + QUALIFIED + rb")\s+ADD CONSTRAINT (?P<name>" + IDENTIFIER + rb") "
     rb"FOREIGN KEY " + _NAMES + rb" REFERENCES (?P<other>" + QUALIFIED + rb")" + _NAMES + rb"(?: MATCH FULL)?"
     rb"(?: ON UPDATE " + _ACTION + rb")?(?: ON DELETE " + _ACTION + rb")?(?: DEFERRABLE(?: INITIALLY DEFERRED)?)?;\Z"
 )
@@ -115,6 +115,12 @@ def plan(statement: Statement, is_plain_table: Callable[[TableName], bool]) -> P
 def may_change_settings(statement: Statement) -> bool:
     """Whether a statement that is no Setting may yet change its session's settings."""
     return bool(_UNKNOWN_SETTING.match(statement.text)) and not _AUTHORIZATION.match(statement.text)
+
+
+def foreign_key(statement: Statement, codec: str) -> tuple[TableName, str] | None:
+    """Return table and name of the foreign key that a statement adds to be checked at once, None for all others."""
+    found = _FOREIGN_KEY.match(statement.text)
+    return None if found is None else (table_name(found["table"], codec), unquote(found["name"], codec))
 
 
 def claim(table: TableName) -> str:

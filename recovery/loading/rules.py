@@ -117,7 +117,10 @@ _NAMES_ROLES = _pattern(rb"(?:CREATE|ALTER)\s+(?:POLICY|USER\s+MAPPING|SCHEMA)\s
 _MISSING_ROLE = re.compile(r'role (".+") does not exist')
 _UNDEFINED_TABLE = "42P01"
 _UNDEFINED_SCHEMA = "3F000"
+_FOREIGN_KEY_BROKEN = "23503"
 _WITH_DATA = _pattern(rb"(?:COPY|INSERT|ALTER\s+TABLE|SELECT\s+pg_catalog\.setval|CREATE\s+(?:UNIQUE\s+)?INDEX)\b")
+
+_FOREIGN_KEY = _pattern(rb"ALTER\s+TABLE\s.*\s(?:FOREIGN\s+KEY|VALIDATE\s+CONSTRAINT)\s")
 
 
 def hint(statement: Statement, error: psycopg.Error, user: str, *, acting: bool = False) -> str | None:
@@ -146,6 +149,12 @@ def hint(statement: Statement, error: psycopg.Error, user: str, *, acting: bool 
         return (
             "a dump of the data or of one section alone needs what comes before it: put the pieces together in order,"
             " as in `cat pre-data.sql data.sql post-data.sql`, and restore that"
+        )
+    if state == _FOREIGN_KEY_BROKEN and _FOREIGN_KEY.match(statement.text):
+        return (
+            "rows of the source break this key. With the manifest that lies beside a backup it is restored NOT VALID;"
+            " without one, or on a partitioned table before PostgreSQL 18: take this line out of the dump and restore"
+            " that, or mend the rows at the source and back up again"
         )
     return None
 

@@ -47,6 +47,8 @@ _INSERT = re.compile(rb"INSERT\s+INTO\s+(" + QUALIFIED + rb")", re.IGNORECASE)
 _SETVAL = re.compile(rb"SELECT\s+pg_catalog\.setval\('((?:[^']|'')+)',\s*(-?\d+),\s*(true|false)\);\Z", re.IGNORECASE)
 _EXTENSION = re.compile(rb"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(" + IDENTIFIER + rb")", re.IGNORECASE)
 _CREATE_DATABASE = re.compile(rb"CREATE\s+DATABASE\s", re.IGNORECASE)
+# Tables named in an error.
+_MOST_DIFFERENT = 10
 _RESTRICT_KEY = re.compile(r"[A-Za-z0-9]+\Z")
 
 
@@ -163,6 +165,26 @@ class DumpReader:
             raise BadDumpError(
                 f"the dump {name} is not the one its manifest describes",
                 detail=f"its SHA-256 is {self._digest.hexdigest()}, the manifest says {self._manifest.sha256}",
+                hint="restore another copy or an older backup: `recovery backups list`",
+            )
+        if self._manifest is not None:
+            self._refuse_other_rows(self._manifest)
+
+    def _refuse_other_rows(self, manifest: Manifest) -> None:
+        """Compare table by table: each may be whole, and yet one of the two not say what was backed up."""
+        facts = self.facts
+        stated = {(table.schema_name, table.name): table.rows for table in manifest.tables}
+        # A table that no row of is in the dump need not be in the manifest: a backup of ours has a block for each.
+        found = {table: rows for table, rows in facts.tables.items() if rows or table in stated}
+        different = [
+            f"{'.'.join(table)}: {found.get(table, 'no')} rows, the manifest says {stated.get(table, 'none')}"
+            for table in sorted((found.keys() | stated.keys()) - facts.uncounted)
+            if found.get(table) != stated.get(table)
+        ]
+        if different:
+            raise BadDumpError(
+                f"the dump {self._source.name} does not hold the rows that its manifest states",
+                detail="; ".join(different[:_MOST_DIFFERENT]),
                 hint="restore another copy or an older backup: `recovery backups list`",
             )
 

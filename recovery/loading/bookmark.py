@@ -70,11 +70,13 @@ _ROOM = (
 class Rows:
     """The rows of one COPY block: how many sessions copy them, how many are done, how many rows the server took.
 
-    ``whole`` is said when the dump has been read to the block's end, ``crc`` is then that of its text.
+    ``whole`` is said when the dump has been read to the block's end, ``crc`` is then that of its text.  ``exact`` says
+    that the server must take as many as the block has.
     """
 
     ordinal: int
     block: CopyBlock
+    exact: bool = False
     sessions: int = 1
     finished: int = 0
     taken: int = 0
@@ -289,7 +291,8 @@ class Bookmark:
     def copy(self, session: Session, rows: Rows, pieces: Iterable[bytes]) -> None:
         """Copy rows, or one session's share of them, and enter them when they are all there.
 
-        Raises StoppedError when the dump could not be read to the block's end: what came of it is rolled back.
+        Raises StoppedError when the dump could not be read to the block's end: what came of it is rolled back.  Raises
+        RecoveryError when the server took another number of rows and they are to be exact.
         """
         inside = session.connection.info.transaction_status != TransactionStatus.IDLE
         entered = self._begun and self._never is None and not inside
@@ -304,6 +307,13 @@ class Bookmark:
             last = rows.finished == rows.sessions
             if last and rows.taken != rows.block.rows:
                 text = f"the dump has {rows.block.rows} rows, the server took {rows.taken}"
+                if rows.exact:
+                    raise RecoveryError(
+                        f"line {rows.block.statement.line} of the dump, rows of {rows}: {text}",
+                        detail="the manifest states how many there are, so that none may be kept out or added",
+                        hint="a trigger or a rule that the dump makes before the rows does this: the database would not"
+                        " be the one that was backed up; without the manifest the difference is only noted",
+                    )
                 self._notes.add("rows", str(rows), text)
             if inside:
                 self._inside.append((rows.ordinal, rows.crc))

@@ -151,6 +151,7 @@ class Loader:
         self._bookmark = bookmark
         self._stored = stored
         self._forecast = Forecast(stored, manifest.sizes if manifest is not None else None)
+        self._exact = manifest is not None
         self._broken = BrokenKeys(manifest.foreign_keys if manifest is not None else ())
         self._progress = progress
         self._started = time.monotonic()
@@ -191,7 +192,7 @@ class Loader:
         try:
             for item, ordinal in self._items():
                 if isinstance(item, CopyBlock):
-                    self._copy(Rows(ordinal, item))
+                    self._copy(Rows(ordinal, item, exact=self._exact))
                 else:
                     self._run_or_pass(self._as_restored(item), ordinal)
                 self._report()

@@ -17,22 +17,20 @@ def measure(server: Server, source: str, folder: Path, runs: int) -> None:
     """Back up in every way, and print."""
     plain = folder / "peer.sql.gz"
 
-    def backup(checksums: str) -> dict[str, Any]:
-        said = ours("backup", source, str(folder / "ours"), checksums)
+    def backup() -> dict[str, Any]:
+        said = ours("backup", source, str(folder / "ours"))
         for path in (folder / "ours").iterdir():
             path.unlink()
         return said
 
     dump = program(server, "pg_dump", source)
     ways = [
-        Way("recovery backup, sealed, with checksums", lambda: backup("checksums")),
-        Way("recovery backup without checksums", lambda: backup("counts")),
+        Way("recovery backup, sealed, with checksums", backup),
         Way("peer: pg_dump | gzip -6", lambda: pipe(dump, ["gzip", "-6"], to=plain)),
     ]
     (folder / "ours").mkdir()
     in_turns(server, ways, runs)
-    ratio("pg_dump | gzip -6 / ours", ways[2].median, ways[0].median, "bar 5, stretch 8")
-    ratio("the same without checksums", ways[2].median, ways[1].median)
+    ratio("pg_dump | gzip -6 / ours", ways[1].median, ways[0].median, "bar 5, stretch 8")
     ratio("size of ours / gzip -6's", ways[0].said[0]["size"], plain.stat().st_size, "bar 1.10")
     print(f"  client memory, peak {ways[0].peak_megabytes():.0f} MB (bar {_MEMORY_BAR}; pg_dump's own is apart)")
 

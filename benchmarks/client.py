@@ -18,7 +18,7 @@ from typing import Any
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.reader import check
 from recovery.dumps.source import open_dump
-from recovery.dumps.writer import Options, take_backup
+from recovery.dumps.writer import take_backup
 from recovery.restore import restore
 from recovery.verify import Outcome, verify
 
@@ -37,8 +37,8 @@ def _restore(dump: str, dsn: str, jobs: str, manifest: str | None = None) -> dic
     return {"phases": [phase.model_dump() for phase in result.phases], "bytes": result.bytes, "told": told}
 
 
-def _backup(dsn: str, folder: str, checksums: str) -> dict[str, Any]:
-    backup = take_backup(dsn, local_dir=Path(folder), options=Options(checksums=checksums == "checksums"))
+def _backup(dsn: str, folder: str) -> dict[str, Any]:
+    backup = take_backup(dsn, local_dir=Path(folder))
     return {"dump": str(backup.path), "size": backup.size}
 
 

@@ -24,7 +24,7 @@ def measure(server: Server, shape: Shape, megabytes: int) -> None:
     """Back up and restore one shape, and print what was projected at some moments of the restore."""
     source = make(server, shape, megabytes)
     with scratch() as folder:
-        dump = ours("backup", source, str(folder), "counts")["dump"]
+        dump = ours("backup", source, str(folder))["dump"]
         server.drop_database(shape.key)
         server.drop_database(_TARGET)
         server.settle()

@@ -21,7 +21,7 @@ _PYTHON = "import gzip, sys\nwith gzip.open(sys.argv[1]) as file:\n    while fil
 
 def measure(server: Server, source: str, folder: Path, runs: int) -> None:
     """Read a backup of the database in every way, and print."""
-    dump = ours("backup", source, str(folder), "checksums")["dump"]
+    dump = ours("backup", source, str(folder))["dump"]
     manifest = str(next(folder.glob("*.manifest.json")))
     ways = [
         Way("recovery: read, check and count", lambda: ours("read", dump, manifest)),

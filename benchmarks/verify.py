@@ -14,7 +14,7 @@ from benchmarks.ways import Way, in_turns, ours, pipe
 
 def measure(server: Server, source: str, folder: Path, runs: int) -> None:
     """Verify against the manifest of a backup of the same database, and print."""
-    backup = Path(ours("backup", source, str(folder), "checksums")["dump"])
+    backup = Path(ours("backup", source, str(folder))["dump"])
     manifest = next(folder.glob("*.manifest.json"))
     backup.unlink()
     dump = program(server, "pg_dump", source)

@@ -1,20 +1,4 @@
-"""Exact row counts and order-independent checksums of tables, computed by the server in one shared snapshot.
-
-The checksum of a table is the pair of sums, over all rows, of two 64-bit hashes (`hashtextextended` with two seeds) of
-the row's text: `ROW(columns in the order of their names)::text`, which quotes every value, writes NULL and the empty
-string differently and cannot be confused by delimiters inside values.
-
-- A sum does not depend on the order of rows, so parts of a table can be added up by different connections, and a
-  restore that changes the physical order compares equal.  Unlike XOR it sees duplicated rows.
-- `hashtextextended` is in every server since 11, needs no extension, and its value for a given byte string may not
-  change between releases (hash partitions on disk depend on it); it is the same on all little-endian machines.  With
-  the fixed settings of `recovery.dumps.session` the text of a value is the same from 12 to 18.
-- Two rows that differ collide with a probability of 2^-128, and so do two differing multisets of rows.  It guards
-  against damage, loss and mistakes.  It is no defence against somebody who may write to the database and wants a
-  collision: a keyless sum of non-cryptographic hashes cannot be one.
-- It reads once what pg_dump reads, and hashing costs less than sending: in bulk it takes some 1.5 times the server time
-  of a COPY, and unlike pg_dump it uses several backends for one table.
-"""
+"""Exact row counts and content checksums of tables, read over several connections in one shared snapshot."""
 
 from __future__ import annotations
 
@@ -26,24 +10,21 @@ import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 
 from recovery.dumps import session
+from recovery.dumps.rowsum import Content, RowSum
+from recovery.dumps.statements import codec_of
 from recovery.errors import RecoveryError
 from recovery.progress import ProgressEvent, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from recovery.dumps.relations import Relation
     from recovery.progress import Progress
 
 Item = TypeVar("Item")
-
-# Names the recipe above; another recipe gets another name, and sums of different names are never compared.
-RECIPE = "rowhash1"
-_SEEDS = (1, 2)
-_MODULUS = 1 << 96  # 64 bits of hash and room for the sum of 2^32 rows
 
 # One query's share of a table: small enough to spread over the workers, large enough not to be dominated by its start.
 PIECE_BYTES = 64 * 1024 * 1024
@@ -55,48 +36,24 @@ _WATCH_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Content:
-    """Count and checksum of one table; `checksum` is None where only the count was asked for."""
-
-    rows: int
-    checksum: str | None
-
-
-@dataclasses.dataclass(frozen=True)
 class _Piece:
     relation: Relation
     first_block: int | None = None
     end_block: int | None = None
     weight: int = 0
 
-
-def content_query(
-    relation: Relation, *, checksum: bool, first_block: int | None, end_block: int | None
-) -> sql.Composed:
-    """The query that gives (rows, sum, sum) of a piece of a table, or (rows,) when no checksum is asked for."""
-    conditions: list[sql.Composable] = []
-    source: sql.Composable = sql.SQL("FROM ONLY {} ").format(relation.identifier)
-    if relation.condition is not None:
-        # The extension's own text from pg_extension, as pg_dump uses it: "WHERE ..." or nothing.
-        source = sql.SQL("FROM ONLY {} {} ").format(relation.identifier, sql.SQL(cast("Any", relation.condition)))
-    if first_block is not None:
-        conditions.append(sql.SQL("ctid >= {}::pg_catalog.tid").format(sql.Literal(f"({first_block},0)")))
-    if end_block is not None:
-        conditions.append(sql.SQL("ctid < {}::pg_catalog.tid").format(sql.Literal(f"({end_block},0)")))
-    where = sql.SQL("WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
-    if not checksum:
-        return sql.SQL("SELECT pg_catalog.count(*) ") + source + where
-    row = sql.SQL('ROW({})::pg_catalog.text COLLATE "C"').format(
-        sql.SQL(", ").join(sql.Identifier(column) for column in relation.columns)
-    )
-    sums = sql.SQL(", ").join(
-        sql.SQL("coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, {})), 0)").format(sql.Literal(seed))
-        for seed in _SEEDS
-    )
-    # OFFSET 0 keeps the planner from flattening the subquery, which would make every row's text once per seed.
-    return sql.SQL("SELECT pg_catalog.count(*), {} FROM (SELECT {} AS r {}{} OFFSET 0) s").format(
-        sums, row, source, where
-    )
+    def source(self) -> sql.Composed:
+        """The piece as a FROM clause and what follows it."""
+        source: sql.Composed = sql.SQL("FROM ONLY {}").format(self.relation.identifier)
+        if self.relation.condition is not None:
+            # The extension's own text from pg_extension, as pg_dump uses it: "WHERE ..." or nothing.
+            source = sql.SQL("{} {}").format(source, sql.SQL(cast("Any", self.relation.condition)))
+        bounds = [
+            sql.SQL("ctid {} {}::pg_catalog.tid").format(sql.SQL(operator), sql.Literal(f"({block},0)"))
+            for operator, block in ((">=", self.first_block), ("<", self.end_block))
+            if block is not None
+        ]
+        return sql.SQL("{} WHERE {}").format(source, sql.SQL(" AND ").join(bounds)) if bounds else source
 
 
 def measure(
@@ -106,43 +63,86 @@ def measure(
     *,
     jobs: int,
     checksums: bool = True,
+    orders: Mapping[tuple[str, str], tuple[str, ...]] | None = None,
+    encoding: str | None = None,
     progress: Progress = silent,
     stop: threading.Event | None = None,
 ) -> dict[tuple[str, str], Content]:
     """Count, and checksum if asked, every given table in the exported snapshot, over `jobs` connections.
+
+    `orders` says by (schema, name) in which order values stand in a row, for tables with just these columns; otherwise
+    it is the table's own.  `encoding` is the client encoding of the text that is summed, by default the database's.
 
     Returns the content by (schema, name).  Setting `stop` ends the work soon, by RecoveryError.  Raises RecoveryError
     when a query fails.
     """
     tables = [relation for relation in relations if relation.has_rows]
     stop = stop or threading.Event()
-    sums: dict[tuple[str, str], list[int]] = {(t.schema, t.name): [0, 0, 0] for t in tables}
+    sums: dict[tuple[str, str], RowSum] = {(t.schema, t.name): RowSum() for t in tables}
+    columns = {(t.schema, t.name): _in_order(t.columns, (orders or {}).get((t.schema, t.name))) for t in tables}
     guard = threading.Lock()
     done_bytes = 0
     total = sum(table.total_bytes for table in tables)
 
     def work(connection: psycopg.Connection[tuple[object, ...]], piece: _Piece) -> None:
         nonlocal done_bytes
-        query = content_query(
-            piece.relation, checksum=checksums, first_block=piece.first_block, end_block=piece.end_block
-        )
-        values = cast("tuple[int, ...]", connection.execute(query).fetchone())
+        name = piece.relation.schema, piece.relation.name
+        if checksums:
+            found = _sum(connection, columns[name], piece, encoding)
+        else:
+            query = sql.SQL("SELECT pg_catalog.count(*) {}").format(piece.source())
+            found = RowSum(cast("tuple[int]", connection.execute(query).fetchone())[0])
         with guard:
-            entry = sums[(piece.relation.schema, piece.relation.name)]
-            for index, value in enumerate(values):
-                entry[index] += int(value)
+            sums[name].merge(found)
             done_bytes += piece.weight
             progress(ProgressEvent("checksum", done_bytes, total, "bytes", piece.relation.title))
 
     in_snapshot(dsn, snapshot, lambda major: _pieces(tables, major), work, jobs=jobs, stop=stop)
     return {
-        key: Content(rows, text_of(first, second) if checksums else None) for key, (rows, first, second) in sums.items()
+        name: Content(found.rows, found.checksum(columns[name]) if checksums else None, columns[name])
+        for name, found in sums.items()
     }
 
 
-def text_of(first: int, second: int, *, recipe: str = RECIPE) -> str:
-    """Write the two sums as the checksum that stands in a manifest."""
-    return f"{recipe}:{first % _MODULUS:024x}{second % _MODULUS:024x}"
+def _in_order(own: tuple[str, ...], wanted: tuple[str, ...] | None) -> tuple[str, ...]:
+    return wanted if wanted is not None and sorted(wanted) == sorted(own) else own
+
+
+def _sum(
+    connection: psycopg.Connection[tuple[object, ...]], columns: tuple[str, ...], piece: _Piece, encoding: str | None
+) -> RowSum:
+    """Sum a piece's rows as COPY writes them."""
+    pgconn = connection.pgconn
+    server = connection.info.parameter_status("server_encoding") or "UTF8"
+    query = sql.SQL("COPY (SELECT {} {}) TO STDOUT").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), piece.source()
+    )
+    codec = codec_of((encoding or server).encode())
+    _say(pgconn, f"SET client_encoding = '{encoding or server}'".encode(), pq.ExecStatus.COMMAND_OK)
+    try:
+        # The statement as bytes, for psycopg knows not every encoding that a server has.
+        _say(pgconn, query.as_string(None).encode(codec, "surrogateescape"), pq.ExecStatus.COPY_OUT)
+        found = RowSum()
+        # Straight from libpq: psycopg's own way to wait for each row takes twice the time of what is done with it.
+        length, row = pgconn.get_copy_data(0)
+        while length > 0:
+            found.add(row[:-1])
+            length, row = pgconn.get_copy_data(0)
+        while (result := pgconn.get_result()) is not None:
+            _refuse(result, pq.ExecStatus.COMMAND_OK)
+    finally:
+        if pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.IDLE):
+            _say(pgconn, b"SET client_encoding = 'UTF8'", pq.ExecStatus.COMMAND_OK)
+    return found
+
+
+def _say(pgconn: pq.abc.PGconn, statement: bytes, expected: pq.ExecStatus) -> None:
+    _refuse(pgconn.exec_(statement), expected)
+
+
+def _refuse(result: pq.abc.PGresult, expected: pq.ExecStatus) -> None:
+    if result.status != expected:
+        raise psycopg.errors.error_from_result(cast("Any", result))
 
 
 def in_snapshot(

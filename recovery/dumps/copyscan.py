@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from recovery.dumps.rowsum import Content, RowSum
 from recovery.dumps.statements import codec_of
 from recovery.errors import BadDumpError
 
@@ -33,14 +34,24 @@ _LONGEST_HEAD = 512 * 1024
 
 @dataclasses.dataclass
 class Block:
-    """A COPY block: `offset` of its first row, `length` of its rows in bytes, number of rows."""
+    """A COPY block: `offset` of its first row, `length` of its rows in bytes, their number and sum."""
 
     schema: str
     name: str
     columns: tuple[str, ...]
     offset: int
     length: int = 0
-    rows: int = 0
+    sum: RowSum = dataclasses.field(default_factory=RowSum)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.sum.rows
+
+    def add(self, text: bytes) -> None:
+        """Take more of the block's text."""
+        self.sum.feed(text)
+        self.length += len(text)
 
 
 @dataclasses.dataclass
@@ -83,6 +94,16 @@ class CopyScanner:
         """Whether what was fed so far ends within COPY data."""
         return self._state == "copy"
 
+    def contents(self) -> dict[tuple[str, str], Content]:
+        """What the blocks hold, by (schema, name) of their tables."""
+        sums: dict[tuple[str, str], RowSum] = {}
+        columns: dict[tuple[str, str], tuple[str, ...]] = {}
+        for block in self.blocks:
+            name = block.schema, block.name
+            columns.setdefault(name, block.columns)
+            sums.setdefault(name, RowSum()).merge(block.sum)
+        return {name: Content(found.rows, found.checksum(columns[name]), columns[name]) for name, found in sums.items()}
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         self.position += len(data)
@@ -114,8 +135,7 @@ class CopyScanner:
         block = self.blocks[-1]
         end = self._end_of_copy(buffer, start)
         if end >= 0:
-            block.rows += buffer.count(b"\n", start, end)
-            block.length += end - start
+            block.add(buffer[start:end])
             self._state, self._line_started = "plain", True
             self.data_end = self._base + end + len(_COPY_END)
             return end + len(_COPY_END)
@@ -126,8 +146,7 @@ class CopyScanner:
         end = line if held else len(buffer)
         if end == start:
             return None
-        block.rows += buffer.count(b"\n", start, end)
-        block.length += end - start
+        block.add(buffer[start:end])
         self._line_started = held
         return end
 

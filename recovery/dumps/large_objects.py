@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from recovery.dumps import session
-from recovery.dumps.checksum import PIECE_BYTES, in_snapshot, text_of
+from recovery.dumps.checksum import PIECE_BYTES, in_snapshot
 from recovery.dumps.manifest import LargeObjects
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Names the recipe above, the size of its pages included.
 RECIPE = "pagehash1"
+_MODULUS = 1 << 96  # 64 bits of hash and room for the sum of 2^32 pages
 PAGE_BYTES = 1024 * 1024
 
 # So many are looked at in one query: their numbers and sizes are all that is kept of them here.
@@ -101,7 +102,7 @@ def measure(
     if ranges:
         in_snapshot(dsn, snapshot, lambda _: ranges, look, jobs=jobs, stop=stop)
         in_snapshot(dsn, snapshot, lambda _: pieces, add, jobs=jobs, stop=stop)
-    return LargeObjects(count=count, checksum=text_of(*sums, recipe=RECIPE))
+    return LargeObjects(count=count, checksum=_text_of(*sums))
 
 
 def _pieces(sizes: list[tuple[int, int]]) -> list[_Piece]:
@@ -125,3 +126,7 @@ def _pieces(sizes: list[tuple[int, int]]) -> list[_Piece]:
     if first is not None:
         pieces.append(_Piece(first, last))
     return pieces
+
+
+def _text_of(first: int, second: int) -> str:
+    return f"{RECIPE}:{first % _MODULUS:024x}{second % _MODULUS:024x}"

@@ -31,7 +31,7 @@ class _Part(pydantic.BaseModel):
 
 
 class Table(_Part):
-    """One table's data: exact row count and order-independent checksum of its content, as `recovery.dumps.checksum`.
+    """One table's data: exact row count and order-independent checksum of its content, as `recovery.dumps.rowsum`.
 
     `filter` is the condition under which an extension's configuration table is dumped, for people to read.
     """

@@ -9,6 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from recovery.dumps import session
+from recovery.dumps.gzip_writer import MEMBER_BYTES
 from recovery.errors import EnvironmentLacksError, RecoveryError
 
 if TYPE_CHECKING:
@@ -19,9 +20,7 @@ _PIPE_BYTES = 1024 * 1024
 
 # pg_dump writes 4 KiB at a time.  A reader that takes each as it comes wakes up a hundred thousand times per 500 MB and
 # slows both down; one that pauses finds the pipe a quarter full, with room left for what comes meanwhile.
-_CHUNK = 512 * 1024
-_ENOUGH = 256 * 1024
-_PAUSE_SECONDS = 0.001
+_PAUSE_SECONDS = 0.002
 
 _MOST_COMPLAINT = 2000
 
@@ -79,20 +78,23 @@ def run(
 
 
 def _pass_on(pipe: int, take: Callable[[bytes], None]) -> None:
-    """Read the pipe to its end, in chunks that are large whenever there is much to read."""
+    """Read the pipe to its end, in pieces that each make a member: cut behind a newline where there is one."""
     # One buffer for all: a fresh one per read costs more in page faults than the reading.
-    buffer = memoryview(bytearray(_CHUNK))
-    ended = False
+    buffer = bytearray(MEMBER_BYTES)
+    view = memoryview(buffer)
+    filled, ended = 0, False
     while not ended:
-        filled = 0
-        while not ended and filled < _ENOUGH:
-            count = os.readv(pipe, [buffer[filled:]])
+        while not ended and filled < len(buffer):
+            count = os.readv(pipe, [view[filled:]])
             filled += count
             ended = count == 0
-            if not ended and filled < _ENOUGH:
+            if not ended and filled < len(buffer):
                 time.sleep(_PAUSE_SECONDS)
-        if filled:
-            take(bytes(buffer[:filled]))
+        end = filled if ended else buffer.rfind(b"\n", 0, filled) + 1 or filled
+        if end:
+            take(bytes(view[:end]))
+        view[: filled - end] = bytes(view[end:filled])
+        filled -= end
 
 
 def globals_of(dsn: str, major: int, *, password_hashes: bool) -> bytes:

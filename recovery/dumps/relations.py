@@ -23,7 +23,7 @@ SELECT c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,
        coalesce(am.amname = 'heap', false),
        ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-              ORDER BY a.attname::pg_catalog.text COLLATE "C")
+              ORDER BY a.attnum)
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
@@ -52,7 +52,7 @@ class Relation:
 
     `condition` is None for an ordinary table, else the text after the table's name by which an extension limits what
     is dumped of its configuration table (possibly empty).  `hidden_rows` says that a policy would hide rows from this
-    role.  `columns` are the ones whose values stand in a dump (no generated ones), in the order of their names.
+    role.  `columns` are the ones whose values stand in a dump (no generated ones), in the dump's order.
     """
 
     oid: int

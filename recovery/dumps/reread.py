@@ -15,6 +15,7 @@ from isal import isal_zlib
 from recovery.dumps.catalogue import NO_MANIFEST
 from recovery.dumps.copyscan import CopyScanner
 from recovery.dumps.reader import check
+from recovery.dumps.rowsum import RECIPE
 from recovery.dumps.source import DumpSource, FileSource, S3Source
 from recovery.dumps.upload import storage_error
 from recovery.errors import BadDumpError, EnvironmentLacksError, RecoveryError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _CHUNK = 1024 * 1024
 _REPORT_EVERY = 64 * _CHUNK
 _GZIP_FORMAT = 31
+_MOST_PROBLEMS = 10
 
 _InflateError = cast("type[Exception]", isal_zlib.error)  # isal's stubs do not know it for a class
 
@@ -59,7 +61,7 @@ class Reread(pydantic.BaseModel):
 
 
 def reread_backup(backup: Backup, *, s3: Any = None, progress: Progress = silent) -> Reread:
-    """Read the dump whole, inflate it, and count its rows; compare all with the manifest where there is one.
+    """Read the dump whole, inflate it, count and sum its rows; compare all with the manifest where there is one.
 
     Raises EnvironmentLacksError when the dump cannot be read at all, BadDumpError when an unsealed one is not there;
     damage is a problem in the result.
@@ -175,15 +177,17 @@ def _differences(manifest: Manifest, size: int, sha256: str, scanner: CopyScanne
     if sha256 != manifest.sha256:
         problems.append(f"its SHA-256 is {sha256}, its manifest says {manifest.sha256}")
     if intact:
-        found: dict[tuple[str, str], int] = {}
-        for block in scanner.blocks:
-            found[block.schema, block.name] = found.get((block.schema, block.name), 0) + block.rows
-        stated = {(table.schema_name, table.name): table.rows for table in manifest.tables}
-        problems += [
-            f"{'.'.join(name)}: {found.get(name, 'no')} rows, its manifest says {stated.get(name, 'none')}"
-            for name in sorted(found.keys() | stated.keys())
-            if found.get(name) != stated.get(name)
-        ][:10]
+        found = scanner.contents()
+        stated = {(table.schema_name, table.name): table for table in manifest.tables}
+        for name in sorted(found.keys() | stated.keys()):
+            if len(problems) == _MOST_PROBLEMS:
+                break
+            here, there = found.get(name), stated.get(name)
+            if here is None or there is None or here.rows != there.rows:
+                rows = [str(each.rows) if each is not None else "no" for each in (here, there)]
+                problems.append(f"{'.'.join(name)}: {rows[0]} rows, its manifest says {rows[1]}")
+            elif (there.checksum or "").startswith(f"{RECIPE}:") and here.checksum != there.checksum:
+                problems.append(f"{'.'.join(name)}: its rows are not those that its manifest was made of")
     return problems
 
 

@@ -23,6 +23,7 @@ from recovery.dumps.copyscan import CopyScanner
 from recovery.dumps.destinations import Bucket, Folder, has_object_lock
 from recovery.dumps.gzip_writer import GzipWriter
 from recovery.dumps.lock import BucketLock, folder_lock
+from recovery.dumps.rowsum import Content
 from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
 from recovery.dumps.snapshot import Snapshot, explained, take_snapshot
 from recovery.errors import RecoveryError, UsageError
@@ -42,7 +43,6 @@ class Options:
     """How a backup is taken; the defaults are right for production."""
 
     jobs: int = 2
-    checksums: bool = True
     password_hashes: bool = False
     move_latest: bool = True
     lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS
@@ -53,7 +53,7 @@ class Options:
 class _Facts:
     """What is read in the snapshot beside the dump."""
 
-    contents: dict[tuple[str, str], checksum.Content]
+    rows: dict[tuple[str, str], int]
     keys: list[form.ForeignKey]
     large_objects: form.LargeObjects
 
@@ -196,7 +196,8 @@ def _write_dump(
                 detail="its session was ended by the server or the network",
                 hint="look at the server's log; take the backup again",
             )
-        _compare(scanner, read.contents)
+        contents = scanner.contents()
+        _compare(contents, read.rows)
         globals_entry = _write_globals(
             dsn, snapshot.major, identifier=identifier, places=places, options=options, notes=notes
         )
@@ -222,8 +223,8 @@ def _write_dump(
             form.Table(
                 schema_name=relation.schema,
                 name=relation.name,
-                rows=read.contents[relation.schema, relation.name].rows,
-                checksum=read.contents[relation.schema, relation.name].checksum,
+                rows=contents[relation.schema, relation.name].rows,
+                checksum=contents[relation.schema, relation.name].checksum,
                 filter=relation.condition,
             )
             for relation in snapshot.relations
@@ -260,23 +261,21 @@ def _write_dump(
 
 
 def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progress, stop: threading.Event) -> _Facts:
-    """Count, checksum and check the keys in the snapshot, over connections of their own."""
+    """Count rows, check keys and checksum large objects in the snapshot, over connections of their own."""
     with explained("the content of the database could not be read"):
         contents = checksum.measure(
             dsn,
             snapshot.identifier,
             snapshot.relations,
             jobs=options.jobs,
-            checksums=options.checksums,
+            checksums=False,
             progress=progress,
             stop=stop,
         )
         keys = foreign_keys.check_all(dsn, snapshot.identifier, jobs=options.jobs, stop=stop)
-        blobs = large_objects.measure(
-            dsn, snapshot.identifier, jobs=options.jobs, checksums=options.checksums, stop=stop
-        )
+        blobs = large_objects.measure(dsn, snapshot.identifier, jobs=options.jobs, stop=stop)
     return _Facts(
-        contents,
+        {name: content.rows for name, content in contents.items()},
         [
             form.ForeignKey(
                 schema_name=k.schema, table=k.table, name=k.name, validated=k.validated, violations=violations
@@ -287,12 +286,9 @@ def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progre
     )
 
 
-def _compare(scanner: CopyScanner, contents: dict[tuple[str, str], checksum.Content]) -> None:
+def _compare(contents: dict[tuple[str, str], Content], counted: dict[tuple[str, str], int]) -> None:
     """Compare the rows that went into the dump with those counted beside it; they must agree before it is sealed."""
-    dumped: dict[tuple[str, str], int] = {}
-    for block in scanner.blocks:
-        dumped[block.schema, block.name] = dumped.get((block.schema, block.name), 0) + block.rows
-    counted = {key: content.rows for key, content in contents.items()}
+    dumped = {name: content.rows for name, content in contents.items()}
     if dumped != counted:
         different = [
             f"{'.'.join(key)}: {dumped.get(key, 'absent')} in the dump, {counted.get(key, 'absent')} in the database"

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recovery.dumps import checksum, large_objects
+from recovery.dumps import large_objects
+from recovery.dumps.rowsum import RECIPE
 from recovery.verify.result import Outcome
 from recovery.verify.sequences import at_or_past
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from recovery.dumps.foreign_keys import Key
-    from recovery.dumps.manifest import DatabaseState, Extension, LargeObjects, SchemaObject
+    from recovery.dumps.manifest import Extension, LargeObjects, SchemaObject
+    from recovery.dumps.rowsum import Content
     from recovery.verify.reference import Reference
 
 Answer = tuple[Outcome, str, dict[str, Any]]
@@ -131,8 +133,8 @@ def grants(original: Reference, found: tuple[SchemaObject, ...], roles: set[str]
 
 
 def rows(
-    expected: Mapping[Name, checksum.Content],
-    found: Mapping[Name, checksum.Content],
+    expected: Mapping[Name, Content],
+    found: Mapping[Name, Content],
     uncounted: frozenset[Name] = frozenset(),
 ) -> Answer:
     """Exact counts, table by table; nothing is expected of the number of rows in tables that are `uncounted`."""
@@ -156,8 +158,7 @@ def rows(
 
 def content(
     original: Reference,
-    found: Mapping[Name, checksum.Content] | None,
-    state: DatabaseState,
+    found: Mapping[Name, Content] | None,
     blobs: LargeObjects | None,
 ) -> Answer:
     """Checksums, table by table, and that of the large objects; of these at least the number, where one is missing."""
@@ -166,8 +167,9 @@ def content(
         return Outcome.NOT_RUN, "only a manifest tells the content's checksums", {}
     if found is None:
         return Outcome.NOT_RUN, "the tables could not be read", {}
-    if incomparable := _incomparable(original, expected, state):
-        return Outcome.NOT_RUN, incomparable, {}
+    recipes = {str(c.checksum).partition(":")[0] for c in expected.values()} - {RECIPE}
+    if recipes:
+        return Outcome.NOT_RUN, f"the checksums are of another kind: {', '.join(sorted(recipes))}", {}
     different = sorted(
         ".".join(name) for name, c in expected.items() if name not in found or found[name].checksum != c.checksum
     )
@@ -183,14 +185,6 @@ def content(
     if unread is not None:
         return Outcome.NOT_RUN, f"{reason}; that of {blobs.count if blobs else 0} large objects {unread}", evidence
     return Outcome.PASS, reason, evidence
-
-
-def _incomparable(original: Reference, expected: Mapping[Name, checksum.Content], state: DatabaseState) -> str | None:
-    then = original.database_state
-    if then is not None and then.encoding != state.encoding:
-        return f"the database is encoded in {state.encoding}, the original in {then.encoding}: bytes cannot be compared"
-    recipes = {str(c.checksum).partition(":")[0] for c in expected.values()} - {checksum.RECIPE}
-    return f"the checksums are of another kind: {', '.join(sorted(recipes))}" if recipes else None
 
 
 def _blobs(then: LargeObjects, now: LargeObjects, different: list[str]) -> str | None:
@@ -255,7 +249,7 @@ def keys(expected: Mapping[tuple[str, str, str], int | None] | None, checked: li
     return Outcome.PASS, reason, evidence
 
 
-def _rows(content: checksum.Content | None) -> int | None:
+def _rows(content: Content | None) -> int | None:
     return content.rows if content is not None else None
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from recovery.dumps.facts import DumpFacts
     from recovery.dumps.manifest import LargeObjects, Manifest
+    from recovery.dumps.rowsum import Content
 
 _FIRST_WITH_SET_OPTION = 16
 
@@ -115,7 +116,7 @@ class _Ladder:
         self._original = original
         self._checks = checks
         self._progress = progress
-        self._contents: dict[tuple[str, str], checksum.Content] | None = None
+        self._contents: dict[tuple[str, str], Content] | None = None
         self._rungs: list[Rung] = []
 
     def climb(self) -> list[Rung]:
@@ -190,6 +191,7 @@ class _Ladder:
                 f"the role may not see every row of {len(unreadable)} tables",
                 {"tables": unreadable[:20]},
             )
+        then = self._original.database_state
         wanted = self._checks.checksums and any(content.checksum for content in (expected or {}).values())
         self._contents = checksum.measure(
             self._dsn,
@@ -197,6 +199,8 @@ class _Ladder:
             snapshot.relations,
             jobs=self._checks.jobs,
             checksums=wanted,
+            orders={name: content.columns for name, content in (expected or {}).items()},
+            encoding=then.encoding if then is not None else None,
             progress=self._progress,
         )
         total = sum(content.rows for content in self._contents.values())
@@ -207,9 +211,7 @@ class _Ladder:
     def _content(self, snapshot: Snapshot) -> Answer:
         if not self._checks.checksums:
             return Outcome.NOT_RUN, "content checksums were not asked for", {}
-        with snapshot.connection.transaction():
-            state = describe.read_database(snapshot.connection)
-        return compare.content(self._original, self._contents, state, self._large_objects(snapshot))
+        return compare.content(self._original, self._contents, self._large_objects(snapshot))
 
     def _large_objects(self, snapshot: Snapshot) -> LargeObjects | None:
         then = self._original.large_objects

@@ -7,6 +7,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from recovery.dumps import checksum, describe, foreign_keys, large_objects, session
+from recovery.dumps.rowsum import Content
 from recovery.dumps.snapshot import take_snapshot
 from recovery.progress import Progress, silent
 from recovery.verify.sequences import read_sequences
@@ -29,7 +30,7 @@ class Reference:
     """
 
     origin: str
-    tables: Mapping[Name, checksum.Content] | None
+    tables: Mapping[Name, Content] | None
     sequences: Mapping[Name, tuple[int, bool]] | None
     foreign_keys: Mapping[tuple[str, str, str], int | None] | None = None
     objects: tuple[SchemaObject, ...] | None = None
@@ -58,7 +59,7 @@ def of_facts(facts: DumpFacts) -> Reference:
     """What a dump's text tells: tables, rows and sequence values."""
     return Reference(
         "the dump's own text",
-        tables={name: checksum.Content(rows, None) for name, rows in facts.tables.items()},
+        tables={name: Content(rows, None) for name, rows in facts.tables.items()},
         sequences=dict(facts.sequences),
         server_version=facts.server_version,
         uncounted=facts.uncounted,
@@ -67,9 +68,13 @@ def of_facts(facts: DumpFacts) -> Reference:
 
 def of_manifest(manifest: Manifest) -> Reference:
     """What a manifest tells."""
+    columns = {(block.schema_name, block.name): tuple(block.columns) for block in manifest.layout.copy_blocks}
     return Reference(
         f"the manifest of {manifest.backup_id}",
-        tables={(t.schema_name, t.name): checksum.Content(t.rows, t.checksum) for t in manifest.tables},
+        tables={
+            (t.schema_name, t.name): Content(t.rows, t.checksum, columns.get((t.schema_name, t.name), ()))
+            for t in manifest.tables
+        },
         sequences={(s.schema_name, s.name): (s.value, s.is_called) for s in manifest.sequences},
         foreign_keys={(k.schema_name, k.table, k.name): k.violations for k in manifest.foreign_keys},
         objects=manifest.objects,

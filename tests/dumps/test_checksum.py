@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from recovery.dumps import checksum, session
+from recovery.dumps.rowsum import Content, RowSum
 from recovery.dumps.snapshot import take_snapshot
 
 values = st.none() | st.text(st.sampled_from('ab,"\\(){}\n\t é'), max_size=4)
 rows = st.lists(st.tuples(values, values, st.none() | st.integers(-5, 5)), min_size=1, max_size=6)
 
 
-def content(dsn: str, table: str = "t") -> checksum.Content:
+def content(dsn: str, table: str = "t", *, order: tuple[str, ...] | None = None) -> Content:
+    orders = {("public", table): order} if order is not None else None
     with take_snapshot(dsn) as snapshot:
-        return checksum.measure(dsn, snapshot.identifier, snapshot.relations, jobs=1)["public", table]
+        return checksum.measure(dsn, snapshot.identifier, snapshot.relations, jobs=1, orders=orders)["public", table]
 
 
-def store(dsn: str, data: list[tuple[str | None, str | None, int | None]]) -> checksum.Content:
+def store(dsn: str, data: list[tuple[str | None, str | None, int | None]]) -> Content:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS t; CREATE TABLE t (a text, b text, c int)")
         connection.cursor().executemany("INSERT INTO t VALUES (%s, %s, %s)", data)
@@ -64,15 +66,45 @@ def test_a_table_in_pieces_has_the_checksum_of_the_whole(database: str) -> None:
     assert pieces == whole
 
 
-def test_the_order_of_columns_makes_no_difference_and_their_names_do(database: str) -> None:
+def test_columns_are_summed_in_the_order_that_is_asked_for_and_their_names_count(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 2), (3, 4)")
         one = content(database)
         connection.execute("DROP TABLE t; CREATE TABLE t (b int, gone int, a int); ALTER TABLE t DROP COLUMN gone")
         connection.execute("INSERT INTO t (a, b) VALUES (3, 4), (1, 2)")
-        assert content(database) == one
-        connection.execute("ALTER TABLE t RENAME a TO c")
+        assert content(database, order=one.columns) == one
         assert content(database) != one
+        connection.execute("ALTER TABLE t RENAME a TO c")
+        assert content(database, order=one.columns).checksum != one.checksum
+
+
+def test_a_table_without_columns_is_summed_by_its_number_of_rows(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (); INSERT INTO t DEFAULT VALUES")
+        one = content(database)
+        connection.execute("INSERT INTO t DEFAULT VALUES")
+        two = content(database)
+    assert (one.rows, two.rows) == (1, 2)
+    assert one.checksum != two.checksum
+
+
+def test_a_row_that_cannot_be_written_as_text_ends_the_sum_with_the_servers_own_error(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (a text); INSERT INTO t VALUES ('fine'), ('größe €')")
+    with take_snapshot(database) as snapshot, pytest.raises(psycopg.errors.UntranslatableCharacter):
+        checksum.measure(database, snapshot.identifier, snapshot.relations, jobs=1, encoding="LATIN1")
+
+
+@given(st.lists(st.binary(max_size=30).map(lambda row: row.replace(b"\n", b"")), max_size=20), st.data())
+def test_the_sum_of_text_is_that_of_its_rows_wherever_it_is_cut(rows: list[bytes], data: st.DataObject) -> None:
+    text = b"".join(row + b"\n" for row in rows)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    cut, whole = RowSum(), RowSum()
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        cut.feed(text[start:end])
+    for row in reversed(rows):
+        whole.add(row)
+    assert (cut.rows, cut.checksum("a")) == (whole.rows, whole.checksum("a")) == (len(rows), whole.checksum("a"))
 
 
 def test_a_failed_query_ends_all_workers_and_names_the_cause(database: str) -> None:

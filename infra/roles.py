@@ -139,7 +139,7 @@ def replication_policy(
 
 
 def backup_policy(*, account: str, region: str, bucket: str, key: str, database: str) -> Document:
-    """Return what the backup task may do: write, read back and tag dumps, and log in to the database.
+    """Return what the backup task may do: write, read back, lock and tag dumps, and log in to the database.
 
     It deletes nothing but its own lock, and of that no version.
     """
@@ -156,9 +156,16 @@ def backup_policy(*, account: str, region: str, bucket: str, key: str, database:
                 "s3:GetObjectVersion",
                 "s3:ListMultipartUploadParts",
                 "s3:PutObject",
+                "s3:PutObjectRetention",
                 "s3:PutObjectTagging",
             ],
             "Resource": f"{_bucket(bucket)}/{DUMPS_PREFIX}*",
+        },
+        {
+            "Sid": "AskForObjectLock",
+            "Effect": "Allow",
+            "Action": "s3:GetBucketObjectLockConfiguration",
+            "Resource": _bucket(bucket),
         },
         {
             # A lock that stays would refuse the next backup until it expires. The bucket keeps what was deleted.

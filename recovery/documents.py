@@ -54,9 +54,10 @@ class BackupRow(_Part):
 
 
 class BackupDocument(_Document):
-    """`recovery backup`."""
+    """`recovery backup`; `notes` are the manifest's, and what went wrong after the backup was sealed."""
 
     backup: BackupRow
+    notes: list[str] = []
 
 
 class BackupsDocument(_Document):

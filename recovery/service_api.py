@@ -22,7 +22,7 @@ import boto3
 from recovery.dumps import names
 from recovery.dumps.catalogue import Backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
-from recovery.dumps.writer import take_backup
+from recovery.dumps.writer import Options, take_backup
 from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
 from recovery.restore import restore
 from recovery.settings import load_settings
@@ -112,7 +112,7 @@ class BackupConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackupResult:
-    """A backup, or what became of taking or restoring one."""
+    """A backup, or what became of taking or restoring one; `notes` is what a completed backup lacks, in words."""
 
     backup_id: str
     backup_type: BackupType = BackupType.FULL
@@ -123,6 +123,7 @@ class BackupResult:
     size_bytes: int | None = None
     error_message: str | None = None
     restored: RestoreResult | None = None
+    notes: tuple[str, ...] = ()
 
 
 class BackupService:
@@ -153,6 +154,7 @@ class BackupService:
             completed_at=dt.datetime.now(dt.UTC),
             file_path=str(backup.path) if backup.path is not None else backup.address,
             size_bytes=backup.size,
+            notes=(*(backup.manifest.notes if backup.manifest else ()), *backup.notes),
         )
 
     async def list_backups(self) -> list[dict[str, Any]]:
@@ -194,6 +196,7 @@ class BackupService:
             prefix=config.prefix,
             local_dir=config.folder(),
             kms_key_id=config.kms_key_id,
+            options=Options(retention=dt.timedelta(days=load_settings().objectives.retention_days)),
         )
 
     def _list(self) -> list[dict[str, Any]]:

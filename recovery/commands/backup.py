@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 import time
@@ -14,14 +15,14 @@ from recovery.clients import Clients, refuse_foreign_account
 from recovery.commands.addresses import database_of, refuse_password
 from recovery.commands.pruning import prune_backups
 from recovery.commands.shared import Session, session
-from recovery.documents import CleanedDocument, RereadDocument, RestorePlanDocument, failure, row
+from recovery.documents import BackupDocument, CleanedDocument, RereadDocument, RestorePlanDocument, failure, row
 from recovery.dumps import names
 from recovery.dumps.catalogue import NO_MANIFEST, Backup, find_backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.reader import check
 from recovery.dumps.reread import reread_backup
 from recovery.dumps.source import open_dump
-from recovery.dumps.writer import take_backup
+from recovery.dumps.writer import Options, take_backup
 from recovery.errors import BadDumpError, CheckFailedError, EnvironmentLacksError, UsageError
 from recovery.loading.side import drop_interrupted, look_at_target
 from recovery.progress import Progress, ProgressEvent
@@ -89,10 +90,22 @@ def _row(backup: Backup) -> dict[str, Any]:
 def take(
     context: typer.Context,
     local_copy: Annotated[bool, typer.Option(help="Keep a copy in database.local_dir as well.")] = True,  # noqa: FBT002  # an option
+    rehearsal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Only an exercise: into drills/ID/ of the DR bucket, no local copy, no `latest`."
+        ),
+    ] = None,
+    password_hashes: Annotated[  # noqa: FBT002  # an option
+        bool,
+        typer.Option("--password-hashes", help="The roles' password hashes go along; only a superuser may read them."),
+    ] = False,
 ) -> None:
     """Take a backup now: dump and manifest, local copy, upload, `latest` moved last.
 
     Example: AGENTVERSE_DATABASE_URL=postgresql://… recovery backup
+
+    Example: AGENTVERSE_DATABASE_URL=postgresql://… recovery backup --rehearsal 20260109-020000-1a2b
     """
     here = session(context)
     variable = here.settings.database.dsn_env
@@ -103,18 +116,28 @@ def take(
             hint=f"Set {variable} to postgresql://user@host/database; its name is database.dsn_env in recovery.toml.",
         )
     database_of(dsn, variable)
-    clients, bucket = _place(here, here.settings.platform.primary_region)
+    platform = here.settings.platform
+    # A drill removes what is under its id in the DR bucket; on this machine nothing would.
+    clients, bucket = _place(here, platform.primary_region if rehearsal is None else platform.dr_region)
     refuse_foreign_account(clients, here.account, settings_file=str(here.settings.source))
     taken = take_backup(
         dsn,
         s3=clients("s3"),
         bucket=bucket,
-        local_dir=here.settings.database.local_dir if local_copy else None,
+        local_dir=here.settings.database.local_dir if local_copy and rehearsal is None else None,
         progress=_progress(here),
+        options=Options(
+            password_hashes=password_hashes,
+            rehearsal=rehearsal,
+            retention=dt.timedelta(days=here.settings.objectives.retention_days),
+        ),
     )
+    notes = [*(taken.manifest.notes if taken.manifest else ()), *taken.notes]
     if here.screen.as_json:
-        here.screen.document({"backup": _row(taken)})
+        here.screen.document(BackupDocument(backup=row(taken), notes=notes).document())
     here.screen.text(f"{taken.address}  {taken.size} bytes, sealed")
+    for note in notes:
+        here.screen.say(f"note: {note}", "bold yellow")
 
 
 @backups.command("list")

@@ -38,7 +38,7 @@ class Backup:
     """One backup: in S3 (`bucket` and `key`) or in a folder (`path`).
 
     `size` in bytes, 0 where the dump is missing; `created_at` is the recovery point of a sealed backup, else the time
-    in the name.  `problem` says why a backup is not sealed.
+    in the name.  `problem` says why a backup is not sealed; `notes` what went wrong after one was.
     """
 
     backup_id: str
@@ -51,6 +51,7 @@ class Backup:
     path: Path | None = None
     manifest: Manifest | None = None
     problem: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:

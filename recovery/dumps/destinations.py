@@ -61,7 +61,8 @@ class Folder:
         """Remove what a killed backup left half written; only while holding the folder's lock."""
         try:
             for entry in self.path.glob(".*.partial"):
-                if names.split(entry.name[1:].removesuffix(".partial")) is not None:
+                name = entry.name[1:].removesuffix(".partial")
+                if name == names.LATEST or names.split(name) is not None:
                     entry.unlink(missing_ok=True)
         except OSError as error:
             raise _folder_error(self.path, error) from error
@@ -106,6 +107,7 @@ class Folder:
             temporary.replace(self.path / names.LATEST)
             _sync_folder(self.path)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             raise _folder_error(self.path, error) from error
 
 
@@ -177,14 +179,16 @@ class Bucket:
         return {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": self.retain_until}
 
 
-def has_object_lock(s3: Any, bucket: str) -> bool:
-    """Tell whether a bucket takes object lock; a role that may not ask gets False, since it may not lock either."""
+def has_object_lock(s3: Any, bucket: str) -> bool | None:
+    """Tell whether a bucket takes object lock, None where the role may not ask."""
     try:
         answer = s3.get_object_lock_configuration(Bucket=bucket)
     except botocore.exceptions.ClientError as error:
         code = error.response.get("Error", {}).get("Code")
-        if code in ("ObjectLockConfigurationNotFoundError", "AccessDenied"):
+        if code == "ObjectLockConfigurationNotFoundError":
             return False
+        if code == "AccessDenied":
+            return None
         raise storage_error(error, Bucket=bucket) from error
     except botocore.exceptions.BotoCoreError as error:
         raise storage_error(error, Bucket=bucket) from error

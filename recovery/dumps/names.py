@@ -5,20 +5,33 @@ from __future__ import annotations
 import datetime as dt
 import re
 
+from recovery.errors import UsageError
+
 DUMP_SUFFIX = ".sql.gz"
 MANIFEST_SUFFIX = ".manifest.json"
 GLOBALS_SUFFIX = ".globals.sql"
 LATEST = "latest.sql.gz"
 LOCK = "backup.lock"
 DEFAULT_PREFIX = "db/"
+REHEARSALS = "drills/"
 
 _BACKUP_ID = re.compile(r"db_full_(\d{8}_\d{6})")
+_REHEARSAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _STAMP = "%Y%m%d_%H%M%S"
 
 
 def backup_id(time: dt.datetime) -> str:
     """The id of a backup of this moment: db_full_YYYYMMDD_HHMMSS, in UTC."""
     return f"db_full_{time.astimezone(dt.UTC).strftime(_STAMP)}"
+
+
+def rehearsal_prefix(rehearsal: str) -> str:
+    """Where a rehearsal's backup goes: what a drill of this id removes with itself. Raises UsageError for no id."""
+    if _REHEARSAL.fullmatch(rehearsal) is None:
+        raise UsageError(
+            f"{rehearsal!r} is not a rehearsal's id", hint="letters, digits and hyphens, such as a drill's own id"
+        )
+    return f"{REHEARSALS}{rehearsal}/"
 
 
 def time_of(identifier: str) -> dt.datetime | None:

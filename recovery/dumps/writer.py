@@ -40,11 +40,15 @@ _MIB = 1024 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a backup is taken; the defaults are right for production."""
+    """How a backup is taken; the defaults are right for production.
+
+    `rehearsal` is the id of a drill or of any other exercise: its backup goes under drills/<id>/, wherever it goes, is
+    not locked and is never `latest`.
+    """
 
     jobs: int = 2
     password_hashes: bool = False
-    move_latest: bool = True
+    rehearsal: str | None = None
     lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS
     retention: dt.timedelta = RETENTION
 
@@ -73,11 +77,15 @@ def take_backup(
 
     Raises RefusedError when another backup runs or rows would be hidden from the role, EnvironmentLacksError when the
     database, a program, the bucket or the folder is not there, RecoveryError when anything else fails.  On any failure
-    the previous backup is still the latest one.
+    the previous backup is still the latest one.  What fails after sealing is a note of the backup, which is one.
     """
     options = options or Options()
     if local_dir is None and bucket is None:
         raise UsageError("a backup needs a bucket, a folder, or both to go to")
+    notes: list[str] = []
+    if options.rehearsal is not None:
+        prefix = names.rehearsal_prefix(options.rehearsal)
+        local_dir = local_dir / prefix if local_dir is not None else None
     with contextlib.ExitStack() as held:
         places: list[Destination] = []
         bucket_lock: BucketLock | None = None
@@ -88,7 +96,7 @@ def take_backup(
             places.append(folder)
         if bucket is not None:
             bucket_lock = held.enter_context(BucketLock(s3, bucket, prefix))
-            retain = dt.datetime.now(dt.UTC) + options.retention if has_object_lock(s3, bucket) else None
+            retain = None if options.rehearsal is not None else _retain_until(s3, bucket, options.retention, notes)
             places.append(Bucket(s3, bucket, prefix, kms_key_id, retain))
         snapshot = held.enter_context(take_snapshot(dsn, lock_timeout_seconds=options.lock_timeout_seconds))
         identifier = _free_identifier(snapshot.time, places)
@@ -100,15 +108,14 @@ def take_backup(
             options=options,
             progress=progress,
             prefix=prefix if bucket is not None else None,
+            notes=notes,
         )
         sealed = manifest.seal()
         if bucket_lock is not None:
             bucket_lock.check()
         for place in places:
             place.put(identifier + names.MANIFEST_SUFFIX, sealed.to_bytes())
-        if options.move_latest:
-            for place in places:
-                place.point_latest(sealed.filename)
+        afterwards = _point_latest(places, sealed.filename) if options.rehearsal is None else []
     progress(ProgressEvent("backup", sealed.size, sealed.size, "bytes", f"{sealed.filename} is sealed"))
     return Backup(
         backup_id=identifier,
@@ -120,7 +127,30 @@ def take_backup(
         key=prefix + sealed.filename if bucket is not None else None,
         path=local_dir / sealed.filename if local_dir is not None else None,
         manifest=sealed,
+        notes=tuple(afterwards),
     )
+
+
+def _retain_until(s3: Any, bucket: str, retention: dt.timedelta, notes: list[str]) -> dt.datetime | None:
+    """Return until when dump and manifest are to be locked, None where the bucket has no object lock."""
+    locks = has_object_lock(s3, bucket)
+    if locks is None:
+        notes.append(
+            f"not locked: the role may not ask whether {bucket} has object lock (s3:GetBucketObjectLockConfiguration)"
+        )
+    return dt.datetime.now(dt.UTC) + retention if locks else None
+
+
+def _point_latest(places: list[Destination], filename: str) -> list[str]:
+    """Move `latest.sql.gz`; returns what failed.  No reader of ours goes by it, and the backup is sealed."""
+    failed = []
+    for place in places:
+        try:
+            place.point_latest(filename)
+        except RecoveryError as error:
+            why = f"{error.message}: {error.detail}" if error.detail else error.message
+            failed.append(f"sealed; {names.LATEST} could not be moved: {why}")
+    return failed
 
 
 def _free_identifier(time: dt.datetime, places: list[Destination]) -> str:
@@ -145,9 +175,9 @@ def _write_dump(
     options: Options,
     progress: Progress,
     prefix: str | None,
+    notes: list[str],
 ) -> form.Manifest:
     """Write the dump to every place and make its manifest, not sealed yet."""
-    notes: list[str] = []
     pg_dump_version = pg_dump.version(snapshot.major)
     if not pg_dump_version.startswith(f"{snapshot.major}."):
         notes.append(

@@ -176,7 +176,7 @@ def test_object_lock_is_set_where_the_bucket_has_it(database: str, s3: Any) -> N
 
 
 def test_a_rehearsal_does_not_move_latest(database: str, s3: Any, bucket: str) -> None:
-    take_backup(database, s3=s3, bucket=bucket, prefix="drills/x/", options=Options(move_latest=False))
+    take_backup(database, s3=s3, bucket=bucket, options=Options(rehearsal="x"))
     keys = {entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]}
     assert not any(key.endswith("latest.sql.gz") for key in keys)
     assert len(list_backups(s3, bucket, "drills/x/")) == 1

@@ -197,7 +197,7 @@ def verify_backup(
     region: Region = None,
     on_this_machine: Here = False,  # noqa: FBT002  # an option
 ) -> None:
-    """Read a backup again and compare it with its manifest: size, SHA-256, every gzip member, every table's rows.
+    """Read a backup again and compare it with its manifest: size, SHA-256, gzip members, every table's rows, globals.
 
     An unsealed dump, which has no manifest, is read as a restore reads it: it is good when it is whole, and that it is
     unsealed is said. A listing believes what the store says; this does not.

@@ -24,6 +24,9 @@ _PAUSE_SECONDS = 0.002
 
 _MOST_COMPLAINT = 2000
 
+# Roles and tablespaces are read in seconds, thousands of them included; whatever takes longer waits for a lock.
+_GLOBALS_SECONDS = 300.0
+
 
 def version(major: int) -> str:
     """Return the version that pg_dump of this major version states, such as "16.14"."""
@@ -98,7 +101,10 @@ def _pass_on(pipe: int, take: Callable[[bytes], None]) -> None:
 
 
 def globals_of(dsn: str, major: int, *, password_hashes: bool) -> bytes:
-    """Return the SQL of roles and tablespaces; raises RecoveryError with pg_dumpall's own words when it fails."""
+    """Return the SQL of roles and tablespaces.
+
+    Raises RecoveryError with pg_dumpall's own words when it fails, and when it does not end.
+    """
     environment, connection_string = session.client_environment(dsn)
     # pg_dumpall reads pg_authid, which only a superuser may, unless it leaves the passwords out.
     arguments = [str(session.client_programs(major) / "pg_dumpall"), "--globals-only", "--no-password"]
@@ -108,7 +114,21 @@ def globals_of(dsn: str, major: int, *, password_hashes: bool) -> bytes:
         arguments.append(f"--dbname={connection_string}")
     if "PGDATABASE" in environment:
         arguments.append(f"--database={environment['PGDATABASE']}")
-    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False)
+    try:
+        done = subprocess.run(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            check=False,
+            timeout=_GLOBALS_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RecoveryError(
+            "pg_dumpall failed",
+            detail=f"it did not end within {_GLOBALS_SECONDS:g} s",
+            hint="look at pg_locks for a lock on pg_authid or another catalogue of roles",
+        ) from error
     if done.returncode != 0:
         words = done.stderr[-_MOST_COMPLAINT:].decode("utf-8", "replace").strip()
         raise RecoveryError("pg_dumpall failed", detail=f"exit code {done.returncode}: {words}")

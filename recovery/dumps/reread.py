@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recovery.dumps.catalogue import Backup
-    from recovery.dumps.manifest import Manifest
+    from recovery.dumps.manifest import Globals, Manifest
 
 _CHUNK = 1024 * 1024
 _REPORT_EVERY = 64 * _CHUNK
@@ -52,6 +52,7 @@ class Reread(pydantic.BaseModel):
     tables: int
     rows: int
     compared_with_manifest: bool
+    globals_compared: bool = False
     problems: list[str]
 
     @property
@@ -61,7 +62,7 @@ class Reread(pydantic.BaseModel):
 
 
 def reread_backup(backup: Backup, *, s3: Any = None, progress: Progress = silent) -> Reread:
-    """Read the dump whole, inflate it, count and sum its rows; compare all with the manifest where there is one.
+    """Read the dump whole, inflate it, count and sum its rows; compare all, globals too, with the manifest if there is one.
 
     Raises EnvironmentLacksError when the dump cannot be read at all, BadDumpError when an unsealed one is not there;
     damage is a problem in the result.
@@ -93,6 +94,7 @@ def _read_as_a_restore_does(backup: Backup, s3: Any, problems: list[str], progre
         tables=tables,
         rows=rows,
         compared_with_manifest=False,
+        globals_compared=False,
         problems=problems,
     )
 
@@ -134,7 +136,7 @@ class _Watched(DumpSource):
 def _compare(backup: Backup, manifest: Manifest, s3: Any, problems: list[str], progress: Progress) -> Reread:
     digest, scanner, members = hashlib.sha256(), CopyScanner(), _Members()
     size = reported = 0
-    for chunk in _content(backup, s3):
+    for chunk in _content(backup, s3, backup.filename):
         digest.update(chunk)
         size += len(chunk)
         if members.damage is None:
@@ -156,6 +158,8 @@ def _compare(backup: Backup, manifest: Manifest, s3: Any, problems: list[str], p
     if members.damage is not None:
         problems.append(members.damage)
     problems += _differences(manifest, size, digest.hexdigest(), scanner, intact=members.damage is None)
+    if manifest.globals is not None:
+        problems += _differences_of_globals(backup, manifest.globals, s3)
     progress(ProgressEvent("reread", size, size, "bytes", backup.filename))
     return Reread(
         backup_id=backup.backup_id,
@@ -166,6 +170,7 @@ def _compare(backup: Backup, manifest: Manifest, s3: Any, problems: list[str], p
         tables=len(scanner.blocks),
         rows=sum(block.rows for block in scanner.blocks),
         compared_with_manifest=True,
+        globals_compared=manifest.globals is not None,
         problems=problems,
     )
 
@@ -189,6 +194,24 @@ def _differences(manifest: Manifest, size: int, sha256: str, scanner: CopyScanne
             elif (there.checksum or "").startswith(f"{RECIPE}:") and here.checksum != there.checksum:
                 problems.append(f"{'.'.join(name)}: its rows are not those that its manifest was made of")
     return problems
+
+
+def _differences_of_globals(backup: Backup, stated: Globals, s3: Any) -> list[str]:
+    digest, size = hashlib.sha256(), 0
+    try:
+        for chunk in _content(backup, s3, stated.filename):
+            digest.update(chunk)
+            size += len(chunk)
+    except EnvironmentLacksError as error:
+        cause = error.__cause__
+        answer = cause.response if isinstance(cause, botocore.exceptions.ClientError) else None
+        if isinstance(cause, FileNotFoundError) or (answer and answer.get("Error", {}).get("Code") == "NoSuchKey"):
+            return [f"its globals, {stated.filename}, are missing"]
+        raise
+    if (size, digest.hexdigest()) != (stated.size, stated.sha256):
+        found = f"{size} bytes, SHA-256 {digest.hexdigest()}"
+        return [f"its globals have {found}; its manifest says {stated.size} bytes, {stated.sha256}"]
+    return []
 
 
 class _Members:
@@ -219,9 +242,10 @@ class _Members:
                 data = data or self._inflater.unused_data
 
 
-def _content(backup: Backup, s3: Any) -> Iterator[bytes]:
+def _content(backup: Backup, s3: Any, filename: str) -> Iterator[bytes]:
+    """Read a file of the backup."""
     if backup.bucket is None or backup.key is None:
-        path = _path_of(backup)
+        path = _path_of(backup).with_name(filename)
         try:
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
@@ -229,11 +253,13 @@ def _content(backup: Backup, s3: Any) -> Iterator[bytes]:
         except OSError as error:
             raise EnvironmentLacksError(f"{path} cannot be read", detail=str(error)) from error
         return
+    key = backup.key.removesuffix(backup.filename) + filename
     try:
-        body = s3.get_object(Bucket=backup.bucket, Key=backup.key)["Body"]
+        body = s3.get_object(Bucket=backup.bucket, Key=key)["Body"]
         with body:
             yield from body.iter_chunks(_CHUNK)
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
+        raise storage_error(error, Bucket=backup.bucket, Key=key) from error
         raise storage_error(error, Bucket=backup.bucket, Key=backup.key) from error
 
 

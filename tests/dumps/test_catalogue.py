@@ -41,7 +41,7 @@ def test_replicas_in_the_other_region_are_listed_the_same(
     filled: str, s3: Any, s3_west: Any, bucket: str, bucket_west: str
 ) -> None:
     backup = take_backup(filled, s3=s3, bucket=bucket)
-    for suffix in (".sql.gz", ".manifest.json"):
+    for suffix in (".sql.gz", ".manifest.json", ".globals.sql"):
         key = f"db/{backup.backup_id}{suffix}"
         s3_west.copy_object(Bucket=bucket_west, Key=key, CopySource={"Bucket": bucket, "Key": key})
     found = newest_sealed(list_backups(s3_west, bucket_west))

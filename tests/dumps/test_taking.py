@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
+import psycopg
 import pytest
 
 from recovery import BackupConfig, BackupService, BackupStatus, cli
 from recovery.clients import Clients
+from recovery.dumps import pg_dump
 from recovery.dumps.catalogue import list_backups, list_local_backups, newest_sealed
-from recovery.dumps.manifest import Manifest
+from recovery.dumps.reread import reread_backup
 from recovery.dumps.writer import Options, take_backup
-from recovery.errors import UsageError
+from recovery.errors import RecoveryError, UsageError
 from recovery.procedures.points import remove_given
 
 pytestmark = pytest.mark.slow  # backups of a real server
@@ -159,12 +161,55 @@ def test_a_rehearsal_is_never_locked_nor_latest_wherever_it_goes(
         take_backup(database, local_dir=tmp_path, options=Options(rehearsal="a/b"))
 
 
-def test_password_hashes_go_along_only_when_they_are_asked_for(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_password_hashes_go_along_only_when_they_are_asked_for(
+    database: str, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS keyholder")
+        connection.execute("CREATE ROLE keyholder PASSWORD 'hunter2'")
+    try:
+        assert run("backup")[0] == 0
+        assert run("backup", "--password-hashes")[0] == 0
+    finally:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("DROP ROLE keyholder")
+    folder = tmp_path / "backups"
+    for backup, hashes in zip(list_local_backups(folder), (True, False), strict=True):
+        assert backup.manifest is not None
+        assert backup.manifest.globals is not None
+        assert backup.manifest.globals.password_hashes == hashes
+        text = (folder / backup.manifest.globals.filename).read_text()
+        assert "CREATE ROLE keyholder" in text
+        assert ("SCRAM-SHA-256$" in text) == hashes
+
+
+def test_verifying_a_backup_reads_its_globals_too(
+    run: Callable[..., Any], s3: Any, locked: str, tmp_path: Path
+) -> None:
     assert run("backup")[0] == 0
-    assert run("backup", "--password-hashes")[0] == 0
-    with_hashes, without = (backup.manifest for backup in list_local_backups(tmp_path / "backups"))
-    assert isinstance(with_hashes, Manifest)
-    assert isinstance(without, Manifest)
-    assert with_hashes.globals is not None
-    assert without.globals is not None
-    assert (with_hashes.globals.password_hashes, without.globals.password_hashes) == (True, False)
+    (backup,) = list_local_backups(tmp_path / "backups")
+    (stored,) = list_backups(s3, locked)
+    good = reread_backup(stored, s3=s3)
+    assert (good.problems, good.globals_compared) == ([], True)
+    assert run("backups", "verify", "--here")[0] == 0
+    beside = tmp_path / "backups" / f"{backup.backup_id}.globals.sql"
+    beside.write_bytes(beside.read_bytes().replace(b"LOGIN", b"logiN", 1))
+    code, _, err = run("backups", "verify", "--here")
+    assert code == 1
+    assert "its globals have" in err
+    beside.unlink()
+    key = f"db/{backup.backup_id}.globals.sql"
+    s3.delete_object(Bucket=locked, Key=key)
+    for found in (reread_backup(backup), reread_backup(stored, s3=s3)):
+        assert found.problems == [f"its globals, {beside.name}, are missing"]
+
+
+def test_globals_that_cannot_be_read_in_time_keep_no_backup_waiting(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pg_dump, "_GLOBALS_SECONDS", 2.0)
+    with psycopg.connect(database) as connection:
+        connection.execute("LOCK TABLE pg_catalog.pg_parameter_acl IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(RecoveryError, match="pg_dumpall failed") as caught:
+            pg_dump.globals_of(database, 16, password_hashes=False)
+    assert caught.value.detail == "it did not end within 2 s"

@@ -62,7 +62,7 @@ class Reread(pydantic.BaseModel):
 
 
 def reread_backup(backup: Backup, *, s3: Any = None, progress: Progress = silent) -> Reread:
-    """Read the dump whole, inflate it, count and sum its rows; compare all, globals too, with the manifest if there is one.
+    """Read the dump whole, inflate it, count and sum its rows; compare all, globals too, with the manifest.
 
     Raises EnvironmentLacksError when the dump cannot be read at all, BadDumpError when an unsealed one is not there;
     damage is a problem in the result.
@@ -260,7 +260,6 @@ def _content(backup: Backup, s3: Any, filename: str) -> Iterator[bytes]:
             yield from body.iter_chunks(_CHUNK)
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
         raise storage_error(error, Bucket=backup.bucket, Key=key) from error
-        raise storage_error(error, Bucket=backup.bucket, Key=backup.key) from error
 
 
 def _path_of(backup: Backup) -> Path:

@@ -69,6 +69,10 @@ FIXED_SETTINGS: Mapping[str, str] = {
     "jit": "off",  # compiling costs more than these queries gain from it
 }
 
+# Of these, what pg_dump leaves to role, database and server, so that the same rows make the same bytes.  lc_monetary is
+# left to them: psql reads money back by the same setting that wrote it.
+_SETTINGS_OF_PROGRAMS = ("bytea_output", "quote_all_identifiers", "standard_conforming_strings")
+
 # A lock that is not granted within this time is held by somebody doing DDL.  A reader waits no longer behind it:
 # whoever comes later would queue behind the reader, and a reader could wait for one who waits for the snapshot's locks.
 LOCK_TIMEOUT_SECONDS = 30.0
@@ -188,6 +192,12 @@ def client_environment(dsn: str) -> tuple[dict[str, str], str]:
             )
         else:
             rest[keyword] = value
+    settings = {name: FIXED_SETTINGS[name] for name in _SETTINGS_OF_PROGRAMS}
+    # A server that does not know client_connection_check_interval refuses a session that begins with it.
+    settings |= {name: value for name, value in PEER_CHECKS.items() if name.startswith("tcp_")}
+    options_given = [environment["PGOPTIONS"]] if "PGOPTIONS" in environment else []
+    environment["PGOPTIONS"] = " ".join([*options_given, *(f"-c {name}={value}" for name, value in settings.items())])
+    environment["PGTZ"] = FIXED_SETTINGS["TimeZone"]
     environment["PGAPPNAME"] = _SESSION_NAME
     environment["PGCONNECT_TIMEOUT"] = environment.get("PGCONNECT_TIMEOUT", "30")
     return environment, psycopg.conninfo.make_conninfo("", **{**KEEPALIVES, **_UNACKNOWLEDGED, **rest})

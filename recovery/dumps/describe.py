@@ -9,12 +9,13 @@ from typing import Any, cast
 import psycopg
 
 from recovery.dumps import objects_sql, session
-from recovery.dumps.manifest import Collation, DatabaseState, Extension, Role, SchemaObject, Sizes
+from recovery.dumps.manifest import Collation, DatabaseState, Extension, Membership, Role, SchemaObject, Sizes
 from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
 from recovery.dumps.snapshot import explained
 
 _FIRST_WITH_DATABASE_COLLATIONS = 15
 _FIRST_WITH_DATABASE_LOCALE = 17
+_FIRST_WITH_MEMBERSHIP_OPTIONS = 16
 
 _EXTENSIONS = """
 SELECT e.extname::pg_catalog.text, e.extversion, n.nspname::pg_catalog.text
@@ -30,10 +31,18 @@ SELECT r.rolname::pg_catalog.text,
          CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,
          CASE WHEN r.rolconnlimit >= 0 THEN 'CONNECTION LIMIT ' || r.rolconnlimit END,
          CASE WHEN r.rolvaliduntil IS NOT NULL THEN 'VALID UNTIL ' || r.rolvaliduntil END], NULL),
-       ARRAY(SELECT g.rolname::pg_catalog.text FROM pg_catalog.pg_auth_members m
-               JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
-              GROUP BY g.rolname ORDER BY g.rolname)
+       ARRAY(SELECT c FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
+              WHERE s.setrole = r.oid AND s.setdatabase = 0 ORDER BY c)
   FROM pg_catalog.pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
+"""
+
+# Several roles may have granted the same membership, each with its own options; they add up.
+_MEMBERSHIPS = """
+SELECT member.rolname::pg_catalog.text, granted.rolname::pg_catalog.text, pg_catalog.bool_or(m.admin_option), {options}
+  FROM pg_catalog.pg_auth_members m
+  JOIN pg_catalog.pg_roles granted ON granted.oid = m.roleid
+  JOIN pg_catalog.pg_roles member ON member.oid = m.member
+ GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 # Collations that columns of this database name; the default one belongs to the database.
@@ -134,10 +143,7 @@ def _describe(connection: psycopg.Connection[tuple[object, ...]]) -> Description
     return Description(
         objects=read_objects(connection),
         extensions=read_extensions(connection),
-        roles=tuple(
-            Role(name=name, attributes=tuple(attributes), member_of=tuple(member_of))
-            for name, attributes, member_of in _rows(connection, _ROLES)
-        ),
+        roles=read_roles(connection),
         collations=read_collations(connection),
         database_state=read_database(connection),
         sizes=read_sizes(connection),
@@ -158,6 +164,27 @@ def read_objects(connection: psycopg.Connection[tuple[object, ...]]) -> tuple[Sc
         for kind, identity, definition, owner, privileges in _rows(
             connection, objects_sql.objects(session.major_of(connection))
         )
+    )
+
+
+def read_roles(connection: psycopg.Connection[tuple[object, ...]]) -> tuple[Role, ...]:
+    """Return the cluster's roles but the server's own, with their memberships and role-wide settings."""
+    modern = session.major_of(connection) >= _FIRST_WITH_MEMBERSHIP_OPTIONS
+    options = "pg_catalog.bool_or(m.inherit_option), pg_catalog.bool_or(m.set_option)" if modern else "NULL, NULL"
+    memberships: dict[str, list[Membership]] = {}
+    for member, role, admin, inherit, set_role in _rows(connection, _MEMBERSHIPS.format(options=options)):
+        memberships.setdefault(member, []).append(
+            Membership(role=role, admin=admin, inherit=inherit, set_role=set_role)
+        )
+    return tuple(
+        Role(
+            name=name,
+            attributes=tuple(attributes),
+            member_of=tuple(membership.role for membership in memberships.get(name, ())),
+            memberships=tuple(memberships.get(name, ())),
+            settings=tuple(settings),
+        )
+        for name, attributes, settings in _rows(connection, _ROLES)
     )
 
 

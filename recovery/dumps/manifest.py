@@ -88,12 +88,27 @@ class Extension(_Part):
     model_config = pydantic.ConfigDict(frozen=True, extra="allow", populate_by_name=True, serialize_by_alias=True)
 
 
+class Membership(_Part):
+    """That a role is a member of `role`, and with which options; servers before 16 have only `admin`."""
+
+    role: str
+    admin: bool
+    inherit: bool | None
+    set_role: bool | None
+
+
 class Role(_Part):
-    """A role of the source's cluster, without its password; `attributes` as in ("LOGIN", "CREATEDB")."""
+    """A role of the source's cluster, without its password; `attributes` as in ("LOGIN", "CREATEDB").
+
+    `settings` are those of ALTER ROLE SET for every database, as in "work_mem=64MB".  None in what an older version
+    wrote.
+    """
 
     name: str
     attributes: tuple[str, ...]
     member_of: tuple[str, ...]
+    memberships: tuple[Membership, ...] | None = None
+    settings: tuple[str, ...] | None = None
 
 
 class Collation(_Part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
 import importlib
 import json
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from recovery import BackupConfig, BackupService, BackupStatus, cli
 from recovery.clients import Clients
 from recovery.dumps import pg_dump
 from recovery.dumps.catalogue import list_backups, list_local_backups, newest_sealed
+from recovery.dumps.manifest import Manifest
 from recovery.dumps.reread import reread_backup
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import RecoveryError, UsageError
@@ -213,3 +215,47 @@ def test_globals_that_cannot_be_read_in_time_keep_no_backup_waiting(
         with pytest.raises(RecoveryError, match="pg_dumpall failed") as caught:
             pg_dump.globals_of(database, 16, password_hashes=False)
     assert caught.value.detail == "it did not end within 2 s"
+
+
+def test_the_manifest_knows_the_roles_their_memberships_and_their_settings(
+    database: str, make_database15: Callable[..., str], tmp_path: Path
+) -> None:
+    database15 = make_database15()
+    for dsn, options in ((database, "WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"), (database15, "WITH ADMIN OPTION")):
+        modern = dsn == database
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(
+                "CREATE ROLE writers; CREATE ROLE auditors NOINHERIT LOGIN CONNECTION LIMIT 3 PASSWORD 'x'"
+            )
+            connection.execute(f"GRANT writers TO auditors {options}; GRANT pg_monitor TO auditors".encode())
+            connection.execute("ALTER ROLE auditors SET work_mem = '8MB'; ALTER ROLE auditors SET search_path = a, b")
+        try:
+            manifest = take_backup(dsn, local_dir=tmp_path / str(modern)).manifest
+        finally:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute("DROP ROLE auditors, writers")
+        assert manifest is not None
+        roles = {role.name: role for role in manifest.roles or ()}
+        assert roles["auditors"].attributes == ("LOGIN", "NOINHERIT", "CONNECTION LIMIT 3")
+        assert roles["auditors"].member_of == ("pg_monitor", "writers")
+        assert roles["auditors"].settings == ("search_path=a, b", "work_mem=8MB")
+        assert [(m.role, m.admin, m.inherit, m.set_role) for m in roles["auditors"].memberships or ()] == [
+            ("pg_monitor", False, False if modern else None, True if modern else None),
+            ("writers", True, False if modern else None, False if modern else None),
+        ]
+        assert (roles["writers"].memberships, roles["writers"].settings) == ((), ())
+        assert "SUPERUSER" in roles["postgres"].attributes
+        assert not any(name.startswith("pg_") for name in roles)
+
+
+def test_a_manifest_of_before_memberships_is_read_as_it_was_sealed(database: str, tmp_path: Path) -> None:
+    manifest = take_backup(database, local_dir=tmp_path).manifest
+    assert manifest is not None
+    content = manifest.content()
+    for role in content["roles"]:
+        del role["memberships"], role["settings"]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    old = json.dumps({**content, "digest": hashlib.sha256(canonical).hexdigest()}).encode()
+    read = Manifest.from_bytes(old)
+    assert read.verify_digest()
+    assert [role.memberships for role in read.roles or ()] == [None] * len(content["roles"])

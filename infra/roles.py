@@ -162,9 +162,10 @@ def backup_policy(*, account: str, region: str, bucket: str, key: str, database:
             "Resource": f"{_bucket(bucket)}/{DUMPS_PREFIX}*",
         },
         {
-            "Sid": "AskForObjectLock",
+            # The lock decides how a dump is written; uploads that a killed backup left are aborted by the next.
+            "Sid": "AskForObjectLockAndUploads",
             "Effect": "Allow",
-            "Action": "s3:GetBucketObjectLockConfiguration",
+            "Action": ["s3:GetBucketObjectLockConfiguration", "s3:ListBucketMultipartUploads"],
             "Resource": _bucket(bucket),
         },
         {

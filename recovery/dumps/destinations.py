@@ -121,6 +121,22 @@ class Bucket:
     kms_key_id: str | None = None
     retain_until: dt.datetime | None = None
 
+    def clear(self) -> None:
+        """Abort the uploads that killed backups left incomplete; only while holding the bucket's lock.
+
+        Their parts are paid for and in no listing.  A role that may not look leaves them to the bucket's lifecycle.
+        """
+        try:
+            pages = self.s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=self.prefix)
+            for upload in [each for page in pages for each in page.get("Uploads", [])]:
+                if names.split(upload["Key"].removeprefix(self.prefix)) is not None:
+                    self.s3.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
+        except botocore.exceptions.ClientError as error:
+            if _code(error) not in ("AccessDenied", "NoSuchUpload"):
+                raise storage_error(error, Bucket=self.name, Key=self.prefix) from error
+        except botocore.exceptions.BotoCoreError as error:
+            raise storage_error(error, Bucket=self.name, Key=self.prefix) from error
+
     def taken(self, identifier: str) -> bool:
         try:
             listed = self.s3.list_objects_v2(Bucket=self.name, Prefix=f"{self.prefix}{identifier}.", MaxKeys=1)
@@ -184,7 +200,7 @@ def has_object_lock(s3: Any, bucket: str) -> bool | None:
     try:
         answer = s3.get_object_lock_configuration(Bucket=bucket)
     except botocore.exceptions.ClientError as error:
-        code = error.response.get("Error", {}).get("Code")
+        code = _code(error)
         if code == "ObjectLockConfigurationNotFoundError":
             return False
         if code == "AccessDenied":
@@ -193,6 +209,10 @@ def has_object_lock(s3: Any, bucket: str) -> bool | None:
     except botocore.exceptions.BotoCoreError as error:
         raise storage_error(error, Bucket=bucket) from error
     return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+
+
+def _code(error: botocore.exceptions.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 class _File:

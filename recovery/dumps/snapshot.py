@@ -191,7 +191,10 @@ def explained(what: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) 
             hint="an administrator or a limit of the server's cancelled it: see its log",
         ) from error
     except psycopg.OperationalError as error:
-        raise EnvironmentLacksError("the connection to the database was lost", detail=str(error).strip()) from error
+        # Disk, memory and connections run out without the session's end.
+        lost = error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+        said = "the connection to the database was lost" if lost else what
+        raise EnvironmentLacksError(said, detail=str(error).strip()) from error
     except psycopg.Error as error:
         raise RecoveryError(
             what,

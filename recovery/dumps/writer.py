@@ -97,7 +97,9 @@ def take_backup(
         if bucket is not None:
             bucket_lock = held.enter_context(BucketLock(s3, bucket, prefix))
             retain = None if options.rehearsal is not None else _retain_until(s3, bucket, options.retention, notes)
-            places.append(Bucket(s3, bucket, prefix, kms_key_id, retain))
+            store = Bucket(s3, bucket, prefix, kms_key_id, retain)
+            store.clear()
+            places.append(store)
         snapshot = held.enter_context(take_snapshot(dsn, lock_timeout_seconds=options.lock_timeout_seconds))
         identifier = _free_identifier(snapshot.time, places)
         manifest = _write_dump(

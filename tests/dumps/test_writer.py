@@ -188,36 +188,6 @@ def test_a_rehearsal_does_not_move_latest(database: str, s3: Any, bucket: str) -
     assert list_backups(s3, bucket) == []
 
 
-@pytest.mark.parametrize("moment", ["upload", "manifest", "latest"])
-def test_a_crash_at_any_moment_leaves_the_previous_backup_the_latest(  # noqa: PLR0917  # fixtures
-    database: str, s3: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    previous = take_backup(database, s3=s3, bucket=bucket, local_dir=tmp_path)
-
-    class Crash(BaseException):
-        pass
-
-    def crash(*_: Any, **__: Any) -> None:
-        raise Crash
-
-    target = {
-        "upload": "recovery.dumps.upload.StreamingUpload.finish",
-        "manifest": "recovery.dumps.manifest.Manifest.seal",
-        "latest": "recovery.dumps.destinations.Bucket.put",
-    }[moment]
-    with monkeypatch.context() as patched:
-        patched.setattr(target, crash)
-        with pytest.raises(Crash):
-            take_backup(database, s3=s3, bucket=bucket, local_dir=tmp_path)
-    assert newest_sealed(list_backups(s3, bucket)).backup_id == previous.backup_id
-    latest = s3.get_object(Bucket=bucket, Key="db/latest.sql.gz")["Body"].read()
-    assert previous.manifest is not None
-    assert hashlib.sha256(latest).hexdigest() == previous.manifest.sha256
-    assert s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
-    assert [entry.name for entry in tmp_path.iterdir() if entry.name.endswith(".partial")] == []
-    assert take_backup(database, s3=s3, bucket=bucket, local_dir=tmp_path).sealed
-
-
 def test_what_an_sql_text_says_about_copy_does_not_count_as_data(database: str, tmp_path: Path) -> None:
     fill(database, "CREATE TABLE t (x int); INSERT INTO t VALUES (1);")
     fill(database, "COMMENT ON TABLE t IS E'\\nCOPY public.t (x) FROM stdin;\\n1\\n2\\n\\\\.\\n'")

@@ -149,6 +149,7 @@ def test_the_backup_gives_back_its_lock_and_can_delete_no_dump_and_no_version() 
     assert not allowed(backup, "s3:DeleteObjectVersion", lock)
     dump = "arn:aws:s3:::agentverse-backups/db/db_full_20260109_020000.sql.gz"
     assert allowed(backup, "s3:GetBucketObjectLockConfiguration", "arn:aws:s3:::agentverse-backups")
+    assert allowed(backup, "s3:ListBucketMultipartUploads", "arn:aws:s3:::agentverse-backups")
     assert allowed(backup, "s3:PutObjectRetention", dump)
     assert not allowed(backup, "s3:BypassGovernanceRetention", dump)
     assert not allowed(backup, "s3:DeleteObject", "arn:aws:s3:::agentverse-backups/db/latest.sql.gz")

@@ -57,9 +57,8 @@ def run(
         "--no-password",
         f"--snapshot={snapshot}",
         f"--lock-wait-timeout={int(lock_timeout_seconds * 1000)}",
+        f"--dbname={connection_string}",
     ]
-    if connection_string:
-        arguments.append(f"--dbname={connection_string}")
     with tempfile.TemporaryFile() as complaints:
         with subprocess.Popen(
             arguments,
@@ -110,8 +109,7 @@ def globals_of(dsn: str, major: int, *, password_hashes: bool) -> bytes:
     arguments = [str(session.client_programs(major) / "pg_dumpall"), "--globals-only", "--no-password"]
     if not password_hashes:
         arguments.append("--no-role-passwords")
-    if connection_string:
-        arguments.append(f"--dbname={connection_string}")
+    arguments.append(f"--dbname={connection_string}")
     if "PGDATABASE" in environment:
         arguments.append(f"--database={environment['PGDATABASE']}")
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +24,14 @@ IDLE_LIMIT = "idle_in_transaction_session_timeout"
 
 pytestmark = pytest.mark.slow  # they wait
 
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    " AND query LIKE '%hashtextextended%'"
+)
+BACKUP = (
+    "import sys; from pathlib import Path; from recovery.dumps.writer import Options, take_backup;"
+    "take_backup(sys.argv[1], local_dir=Path(sys.argv[2]), options=Options(lock_timeout_seconds=0.5))"
+)
 WORKING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     " AND state = 'active' AND query LIKE '%pg_sleep%'"
@@ -104,3 +115,22 @@ def test_a_backup_that_fails_does_not_wait_for_a_key_that_is_being_checked(
     with pytest.raises(RecoveryError, match="pg_dump failed"):
         take_backup(database, local_dir=tmp_path)
     assert time.monotonic() - began < 20
+
+
+def test_ctrl_c_ends_a_backup_at_once_though_its_queries_wait(database: str, tmp_path: Path) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE TABLE t (x int PRIMARY KEY)")
+    with psycopg.connect(database) as busy, psycopg.connect(database, autocommit=True) as watching:
+        busy.execute("REINDEX INDEX t_pkey")  # who counts the rows waits for it, pg_dump does not
+        process = subprocess.Popen([sys.executable, "-c", BACKUP, database, str(tmp_path)], stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 30
+        while watching.execute(WAITING).fetchone() == (0,):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert time.monotonic() - began < 10
+    assert b"KeyboardInterrupt" in said
+    assert not list(tmp_path.glob("*.sql.gz"))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 import deflate
 
+from recovery.dumps.member_index import MemberIndex
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -31,11 +33,11 @@ class GzipWriter:
     """Compresses what is written and hands the compressed members to `sink`, in order, from the calling thread.
 
     Every write makes a member, or several when it is longer than `member_bytes`; these end after a newline where there
-    is one.  `members` collects (compressed, uncompressed) lengths in bytes.  Memory: about `threads + 2` members.
+    is one.  `members` collects their lengths.  Memory: about `threads + 2` members.
     """
 
     def __init__(self, sink: Callable[[bytes], None], *, threads: int = 2, member_bytes: int = MEMBER_BYTES) -> None:
-        self.members: list[tuple[int, int]] = []
+        self.members = MemberIndex()
         self._sink = sink
         self._member_bytes = member_bytes
         self._running: collections.deque[tuple[int, concurrent.futures.Future[bytes]]] = collections.deque()
@@ -77,7 +79,7 @@ class GzipWriter:
     def _pass_on(self) -> None:
         length, future = self._running.popleft()
         compressed = future.result()
-        self.members.append((len(compressed), length))
+        self.members.append(len(compressed), length)
         self._sink(compressed)
 
 

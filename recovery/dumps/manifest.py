@@ -18,7 +18,7 @@ from recovery.errors import BadDumpError
 
 SCHEMA_VERSION = 1
 
-# The largest manifest that is read into memory; 64 MiB describe some 300,000 tables or 5 TB of dump.
+# The largest manifest that is read into memory; 64 MiB describe some 300,000 tables, of any size.
 LARGEST_MANIFEST = 64 * 1024 * 1024
 
 Sha256 = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -152,9 +152,9 @@ class CopyBlock(_Part):
 class Layout(_Part):
     """Where things are in the dump.
 
-    `members` gives (compressed, uncompressed) length of each gzip member in order; within COPY data a member starts at
-    a row's start.  `data_start` and `data_end` bound the data in uncompressed bytes: schema before, keys and indexes
-    after.
+    `members` gives (compressed, uncompressed) length of gzip members in order, of a large dump of several together;
+    within COPY data a member starts at a row's start.  `data_start` and `data_end` bound the data in uncompressed
+    bytes: schema before, keys and indexes after.
     """
 
     uncompressed_size: Count

@@ -49,6 +49,10 @@ _EXTENSION = re.compile(rb"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(" + ID
 _CREATE_DATABASE = re.compile(rb"CREATE\s+DATABASE\s", re.IGNORECASE)
 # Tables named in an error.
 _MOST_DIFFERENT = 10
+# gzip reaches 1000:1 with nothing but equal bytes, ordinary dumps 4:1 to 50:1.  A dump of which nobody says how long it
+# is may be this many times as long as its stored bytes, or this long in any case.
+MOST_TEXT_PER_STORED = 200
+ALWAYS_ALLOWED_TEXT = 256 * 1024 * 1024
 _RESTRICT_KEY = re.compile(r"[A-Za-z0-9]+\Z")
 
 
@@ -143,16 +147,22 @@ class DumpReader:
             yield chunk
 
     def _counted(self, text: Iterator[bytes]) -> Iterator[bytes]:
+        layout = self._manifest.layout if self._manifest is not None else None
+        most = max(ALWAYS_ALLOWED_TEXT, MOST_TEXT_PER_STORED * self._source.size)
         for piece in text:
             self.text_done += len(piece)
+            if layout is not None and self.text_done > layout.uncompressed_size:
+                raise self._not_the_manifests(
+                    f"its text goes on after the {layout.uncompressed_size:,} bytes that the manifest says"
+                )
+            if layout is None and self.text_done > most:
+                raise self._bomb()
             yield piece
 
     def _refuse_size(self) -> None:
         if self._manifest is not None and self._source.size != self._manifest.size:
-            raise BadDumpError(
-                f"the dump {self._source.name} is not the one its manifest describes",
-                detail=f"it has {self._source.size:,} bytes, the manifest says {self._manifest.size:,}",
-                hint="restore another copy or an older backup: `recovery backups list`",
+            raise self._not_the_manifests(
+                f"it has {self._source.size:,} bytes, the manifest says {self._manifest.size:,}"
             )
 
     def _refuse_incomplete(self) -> None:
@@ -162,10 +172,8 @@ class DumpReader:
         if self.statements == 0:
             raise BadDumpError(f"the dump {name} holds no SQL statement")
         if self._manifest is not None and self._digest.hexdigest() != self._manifest.sha256:
-            raise BadDumpError(
-                f"the dump {name} is not the one its manifest describes",
-                detail=f"its SHA-256 is {self._digest.hexdigest()}, the manifest says {self._manifest.sha256}",
-                hint="restore another copy or an older backup: `recovery backups list`",
+            raise self._not_the_manifests(
+                f"its SHA-256 is {self._digest.hexdigest()}, the manifest says {self._manifest.sha256}"
             )
         if self._manifest is not None:
             self._refuse_other_rows(self._manifest)
@@ -187,6 +195,20 @@ class DumpReader:
                 detail="; ".join(different[:_MOST_DIFFERENT]),
                 hint="restore another copy or an older backup: `recovery backups list`",
             )
+
+    def _not_the_manifests(self, difference: str) -> BadDumpError:
+        return BadDumpError(
+            f"the dump {self._source.name} is not the one its manifest describes",
+            detail=difference,
+            hint="restore another copy or an older backup: `recovery backups list`",
+        )
+
+    def _bomb(self) -> BadDumpError:
+        return BadDumpError(
+            f"the dump {self._source.name} inflates to more than {MOST_TEXT_PER_STORED} times its size",
+            detail=f"{self.text_done:,} bytes from {self._source.size:,}, and no manifest says how many there are",
+            hint="nothing but equal rows can be like that: if it is your own, decompress it and restore the file",
+        )
 
     def _cut_off(self) -> BadDumpError:
         return BadDumpError(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from machine.programs import ProgramNotFoundError, postgresql_client_folder
+from recovery.dumps.archive_contents import TABLE_OF_CONTENTS, refuse_foreign_files, refuse_foreign_members
 from recovery.dumps.session import NEWEST_PROGRAMS, OLDEST_SERVER
 from recovery.dumps.source import READ_BYTES, SPOOL_LIMIT_BYTES, DumpSource, FileSource
 from recovery.errors import BadDumpError, EnvironmentLacksError, RefusedError
@@ -35,7 +36,6 @@ _CUSTOM = b"PGDMP"
 _TAR_FIRST_MEMBER = b"toc.dat\0"
 _TAR_MAGIC = slice(257, 262)
 _TAR_END = 1024
-_TABLE_OF_CONTENTS = "toc.dat"
 
 _MADE_BY = re.compile(r"^;\s+Dumped by pg_dump version: (\d+)", re.MULTILINE)
 _MOST_COMPLAINT = 2000
@@ -74,7 +74,7 @@ def as_text(source: DumpSource) -> DumpSource:
 
 def directory_archive(folder: Path) -> ArchiveSource | None:
     """Return the source of a directory-format archive, None for any other folder."""
-    if not (folder / _TABLE_OF_CONTENTS).is_file():
+    if not (folder / TABLE_OF_CONTENTS).is_file():
         return None
     try:
         size = sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
@@ -100,6 +100,8 @@ class ArchiveSource(DumpSource):
             if form == "tar":
                 self._refuse_cut_tar()
             self._program = self._fitting_program()
+            if form == "directory":
+                refuse_foreign_files(self._path)
             self.identity = self._identify()
         except BaseException:
             self.close()
@@ -182,6 +184,7 @@ class ArchiveSource(DumpSource):
         """Follow the tar from header to header: pg_restore reads for ever at the end of one that is cut off."""
         try:
             with self._path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as members:
+                refuse_foreign_members(self.name, members)
                 end = max(((member.offset_data + member.size) for member in members), default=0)
                 file.seek(max(0, self.size - _TAR_END))
                 last = file.read()
@@ -214,7 +217,8 @@ class ArchiveSource(DumpSource):
         """Name, size and time of change of every file of the archive."""
         try:
             files = sorted(self._path.iterdir()) if self.form == "directory" else [self._path]
-            return tuple((file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in files)
+            looks = ((file.name, file.stat(follow_symlinks=self.form != "directory")) for file in files)
+            return tuple((name, look.st_size, look.st_mtime_ns) for name, look in looks)
         except OSError as error:
             raise EnvironmentLacksError(f"the archive {self.name} can no longer be read", detail=str(error)) from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 
 from recovery.clients import Clients, refuse_foreign_account
 from recovery.commands.addresses import database_of, refuse_password
+from recovery.commands.progress_line import progress_of
 from recovery.commands.pruning import prune_backups
 from recovery.commands.shared import Session, session
 from recovery.documents import BackupDocument, CleanedDocument, RereadDocument, RestorePlanDocument, failure, row
@@ -25,7 +25,6 @@ from recovery.dumps.source import open_dump
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import BadDumpError, CheckFailedError, EnvironmentLacksError, UsageError
 from recovery.loading.side import drop_interrupted, look_at_target
-from recovery.progress import Progress, ProgressEvent
 from recovery.restore import find_resumable, restore
 from recovery.space import look_at_space, refuse_too_little
 
@@ -39,27 +38,6 @@ Here = Annotated[
     bool, typer.Option("--here", help="The copies on this machine (database.local_dir) instead of a region's.")
 ]
 Wanted = Annotated[str, typer.Argument(metavar="ID", help="`latest`, a backup's id, or a file name.")]
-
-
-def _progress(here: Session) -> Progress:
-    """Return a listener that tells progress on stderr, at most twice a second."""
-    spoke = 0.0
-
-    def hear(event: ProgressEvent) -> None:
-        nonlocal spoke
-        now = time.monotonic()
-        if now - spoke >= 0.5 or (event.total is not None and event.done >= event.total):
-            spoke = now
-            here.screen.say(f"{event.stage}: {_so_far(event)} {event.text}", "dim")
-
-    return hear
-
-
-def _so_far(event: ProgressEvent) -> str:
-    """Say how much is done, bytes in megabytes."""
-    each, unit = (1_000_000, "MB") if event.unit == "bytes" else (1, event.unit)
-    of = f" of {event.total // each:,}" if event.total is not None else ""
-    return f"{event.done // each:,}{of} {unit}"
 
 
 def _place(here: Session, region: str | None) -> tuple[Clients, str]:
@@ -125,7 +103,7 @@ def take(
         s3=clients("s3"),
         bucket=bucket,
         local_dir=here.settings.database.local_dir if local_copy and rehearsal is None else None,
-        progress=_progress(here),
+        progress=progress_of(here),
         options=Options(
             password_hashes=password_hashes,
             rehearsal=rehearsal,
@@ -209,7 +187,7 @@ def verify_backup(
     here = session(context)
     found, clients = _backups(here, region, on_this_machine=on_this_machine)
     backup = find_backup(found, wanted)
-    reread = reread_backup(backup, s3=clients("s3") if clients else None, progress=_progress(here))
+    reread = reread_backup(backup, s3=clients("s3") if clients else None, progress=progress_of(here))
     problem = None
     if not reread.good:
         problem = CheckFailedError(
@@ -307,7 +285,7 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
         to,
         manifest=manifest,
         replace=replace,
-        progress=_progress(here),
+        progress=progress_of(here),
         s3=s3,
         stdin=sys.stdin.buffer,
         jobs=jobs,
@@ -406,7 +384,9 @@ def verify_database(  # noqa: PLR0917  # typer turns every parameter into an opt
     if manifest is not None and against is not None:
         raise UsageError("--manifest and --against both say what is right.", hint="Give one of them.")
     wish = Wish(against=against, install_checks=install_checks, max_age=age_of(max_age), jobs=jobs)
-    verify_and_show(here, database, _read_manifest(here, manifest, region) if manifest else None, wish, _progress(here))
+    verify_and_show(
+        here, database, _read_manifest(here, manifest, region) if manifest else None, wish, progress_of(here)
+    )
 
 
 def _read_manifest(here: Session, place: str, region: str | None) -> Manifest:

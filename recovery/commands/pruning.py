@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recovery.clients import Clients, refuse_foreign_account
+from recovery.commands.progress_line import progress_of
 from recovery.commands.shared import Session, session
 from recovery.documents import PruneDocument, PrunedPlace
 from recovery.dumps.catalogue import list_backups, list_local_backups
@@ -38,9 +39,9 @@ def prune_backups(  # noqa: PLR0917  # typer turns every parameter into an optio
     """Mark backups older than objectives.retention_days that have a newer sealed one; by default only say which.
 
     In a bucket superseded backups are tagged, which the bucket's lifecycle rule expires once their object lock has
-    ended; nothing is deleted here. In this machine's folder their files are removed. The newest sealed backup of each
-    place stays, however old, and so does everything where there is no sealed one. Each place is judged by itself, so
-    that a region that stopped replicating keeps what it has.
+    ended; nothing is deleted here. In this machine's folder their files are removed, once the one that stays was read
+    whole. The newest good backup of each place stays, however old, and so does everything where there is none. Each
+    place is judged by itself, so that a region that stopped replicating keeps what it has.
 
     Example: recovery backups prune
 
@@ -104,7 +105,7 @@ def _prune(here: Session, name: str, clients: Clients | None, *, apply: bool) ->
                 refuse_foreign_account(clients, here.account, settings_file=str(here.settings.source))
             s3 = clients("s3")
             backups = list_backups(s3, name)
-        done = prune(backups, retention=retention, s3=s3, dry_run=not apply)
+        done = prune(backups, retention=retention, s3=s3, dry_run=not apply, progress=progress_of(here))
     except EnvironmentLacksError as exc:
         # A region that does not answer must not keep the others from being pruned.
         return PrunedPlace(place=place, region=region, superseded=[], kept={}, problem=_said(exc))

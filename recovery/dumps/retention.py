@@ -1,12 +1,15 @@
 """Which backups are superseded, and telling the bucket's lifecycle so.
 
 Age alone never removes a backup: nothing is superseded but what is older than the retention and has a newer sealed
-backup that stays.  In S3 superseded objects get a tag, which the lifecycle's rule expires (object lock still holds
-them as long as it was set to); in a folder, which has no lifecycle, the files are removed.
+backup that stays.  In a folder, where a listing knows no more than sizes, the one that stays is read whole first; in a
+bucket S3 has stated its checksum for the listing.  In S3 superseded objects get a tag, which the lifecycle's rule
+expires (object lock still holds them as long as it was set to); in a folder, which has no lifecycle, the files are
+removed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +19,10 @@ import pydantic
 
 from recovery.dumps import names
 from recovery.dumps.catalogue import Backup
+from recovery.dumps.reread import reread_backup
 from recovery.dumps.upload import storage_error
 from recovery.errors import EnvironmentLacksError
+from recovery.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +51,7 @@ def superseded(
     Without a sealed backup nothing is superseded.  The newest sealed backup is always kept, however old.
     """
     backups = list(backups)
-    sealed = sorted((b for b in backups if b.sealed), key=lambda b: (b.created_at, b.backup_id))
+    sealed = [backup for backup in _oldest_first(backups) if backup.sealed]
     old: list[Backup] = []
     kept: dict[str, str] = {}
     for backup in backups:
@@ -71,13 +76,27 @@ def prune(
     s3: Any = None,
     dry_run: bool = True,
     now: dt.datetime | None = None,
+    progress: Progress = silent,
 ) -> Pruned:
     """Mark what is superseded, or with `dry_run` only say it.
 
-    `backups` are those of one bucket or folder, as the catalogue lists them.  Raises EnvironmentLacksError when the
-    bucket or folder refuses.
+    `backups` are those of one bucket or folder, as the catalogue lists them.  A folder's newest sealed one is read
+    whole before anything older is given up for it; where it is damaged, the next older one must replace the others.
+    Raises EnvironmentLacksError when the bucket or folder refuses.
     """
-    old, kept = superseded(backups, retention=retention, now=now or dt.datetime.now(dt.UTC))
+    now = now or dt.datetime.now(dt.UTC)
+    backups, damaged = list(backups), {}
+    while True:
+        old, kept = superseded(backups, retention=retention, now=now)
+        stays = next((backup for backup in _oldest_first(backups)[::-1] if backup.sealed), None)
+        if not old or stays is None or stays.path is None:
+            break
+        found = reread_backup(stays, progress=progress)
+        if found.good:
+            break
+        damaged[stays.backup_id] = f"it is damaged and replaces nothing: {found.problems[0]}"
+        backups = [dataclasses.replace(backup, sealed=backup.sealed and backup is not stays) for backup in backups]
+    kept |= {name: damaged[name] for name in kept.keys() & damaged.keys()}
     if not dry_run:
         for backup in old:
             if backup.bucket is not None and backup.key is not None:
@@ -85,6 +104,10 @@ def prune(
             elif backup.path is not None:
                 _remove(backup.path)
     return Pruned(dry_run=dry_run, superseded=[backup.backup_id for backup in old], kept=kept)
+
+
+def _oldest_first(backups: Iterable[Backup]) -> list[Backup]:
+    return sorted(backups, key=lambda backup: (backup.created_at, backup.backup_id))
 
 
 def _tag(s3: Any, bucket: str, key: str) -> None:

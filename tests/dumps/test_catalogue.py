@@ -143,6 +143,43 @@ def test_pruning_a_folder_removes_what_is_superseded(filled: str, tmp_path: Path
     assert not any(first.backup_id in entry.name for entry in tmp_path.iterdir())
 
 
+def flip(path: Path | None) -> None:
+    assert path is not None
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_pruning_a_folder_keeps_the_last_one_that_is_whole(filled: str, tmp_path: Path) -> None:
+    oldest, older, newest = (take_backup(filled, local_dir=tmp_path) for _ in range(3))
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=90)
+    flip(newest.path)
+    assert [backup.sealed for backup in list_local_backups(tmp_path)] == [True, True, True]  # its size is right
+    planned = prune(list_local_backups(tmp_path), retention=MONTH, now=later)
+    assert (planned.superseded, "damaged" in planned.kept[newest.backup_id]) == ([oldest.backup_id], True)
+    assert planned.kept[older.backup_id] == "it is the newest sealed backup"
+    done = prune(list_local_backups(tmp_path), retention=MONTH, dry_run=False, now=later)
+    assert (done.superseded, done.kept) == (planned.superseded, planned.kept)
+    assert [b.backup_id for b in list_local_backups(tmp_path)] == [newest.backup_id, older.backup_id]
+    flip(older.path)
+    nothing = prune(list_local_backups(tmp_path), retention=MONTH, dry_run=False, now=later)
+    assert nothing.superseded == []
+    assert len(list_local_backups(tmp_path)) == 2
+
+
+def test_pruning_a_bucket_gives_up_nothing_for_a_dump_with_another_checksum(filled: str, s3: Any, bucket: str) -> None:
+    _, older, newest = (take_backup(filled, s3=s3, bucket=bucket) for _ in range(3))
+    content = bytearray(s3.get_object(Bucket=bucket, Key=newest.key)["Body"].read())
+    content[len(content) // 2] ^= 1
+    s3.put_object(Bucket=bucket, Key=newest.key, Body=bytes(content), ChecksumAlgorithm="SHA256")
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=90)
+    planned = prune(list_backups(s3, bucket), retention=MONTH, s3=s3, now=later)
+    assert planned.kept == {
+        newest.backup_id: "it is newer than the newest sealed backup",
+        older.backup_id: "it is the newest sealed backup",
+    }
+
+
 def test_a_backup_is_found_by_id_or_filename_and_nothing_else() -> None:
     backups = [at(1), at(2)]
     assert find_backup(backups, backups[1].filename) == backups[1]

@@ -12,6 +12,7 @@ import typer
 
 from recovery.clients import Clients, refuse_foreign_account
 from recovery.commands.addresses import database_of, refuse_password
+from recovery.commands.backup_places import Here, Region, Wanted, Where, backup_of, backups_at, clients_for, place_of
 from recovery.commands.progress_line import progress_of
 from recovery.commands.pruning import prune_backups
 from recovery.commands.shared import Session, session
@@ -30,35 +31,6 @@ from recovery.space import look_at_space, refuse_too_little
 
 backups = typer.Typer(help="The backups that exist, here and in both regions.", no_args_is_help=True)
 backups.command("prune")(prune_backups)
-
-Region = Annotated[
-    str | None, typer.Option("--region", metavar="REGION", help="Which region's copy; the DR region's by default.")
-]
-Here = Annotated[
-    bool, typer.Option("--here", help="The copies on this machine (database.local_dir) instead of a region's.")
-]
-Wanted = Annotated[str, typer.Argument(metavar="ID", help="`latest`, a backup's id, or a file name.")]
-
-
-def _place(here: Session, region: str | None) -> tuple[Clients, str]:
-    """Return clients and bucket of a region's backups. Raises UsageError for a region that has none."""
-    _ = here.local
-    platform = here.settings.platform
-    places = {platform.dr_region: platform.dr_backups_bucket, platform.primary_region: platform.backups_bucket}
-    wanted = region or platform.dr_region
-    if wanted not in places:
-        raise UsageError(f"There are no backups in {wanted}.", hint=f"Regions with backups: {', '.join(places)}.")
-    return Clients(wanted), places[wanted]
-
-
-def _backups(here: Session, region: str | None, *, on_this_machine: bool) -> tuple[list[Backup], Clients | None]:
-    """Return the backups of one place, newest first, and the clients that read them; none for this machine's."""
-    if on_this_machine:
-        if region is not None:
-            raise UsageError("--here and --region both say where to look.", hint="Give one of them.")
-        return list_local_backups(here.settings.database.local_dir), None
-    clients, bucket = _place(here, region)
-    return list_backups(clients("s3"), bucket), clients
 
 
 def _row(backup: Backup) -> dict[str, Any]:
@@ -96,7 +68,7 @@ def take(
     database_of(dsn, variable)
     platform = here.settings.platform
     # A drill removes what is under its id in the DR bucket; on this machine nothing would.
-    clients, bucket = _place(here, platform.primary_region if rehearsal is None else platform.dr_region)
+    clients, bucket = place_of(here, platform.primary_region if rehearsal is None else platform.dr_region)
     refuse_foreign_account(clients, here.account, settings_file=str(here.settings.source))
     taken = take_backup(
         dsn,
@@ -119,14 +91,21 @@ def take(
 
 
 @backups.command("list")
-def list_all(context: typer.Context, region: Region = None, on_this_machine: Here = False) -> None:  # noqa: FBT002  # an option
-    """List the backups of a region, newest first, and then those of this machine.
+def list_all(
+    context: typer.Context,
+    where: Where = None,
+    region: Region = None,
+    on_this_machine: Here = False,  # noqa: FBT002  # an option
+) -> None:
+    """List the backups of a region, newest first, and then those of this machine; or those of any address in S3 alone.
 
     Example: recovery backups list
+
+    Example: recovery backups list s3://another-bucket/db/ --region eu-west-1
     """
     here = session(context)
-    found, clients = _backups(here, region, on_this_machine=on_this_machine)
-    if clients is not None:
+    found, clients = backups_at(here, where, region, on_this_machine=on_this_machine)
+    if clients is not None and where is None:
         found += list_local_backups(here.settings.database.local_dir)
     if here.screen.as_json:
         here.screen.document({"backups": [_row(item) for item in found]})
@@ -139,7 +118,9 @@ def list_all(context: typer.Context, region: Region = None, on_this_machine: Her
     )
     if not found:
         region_too = "" if clients is None else f"in {clients.region} nor "
-        here.screen.say(f"There is no backup {region_too}in {here.settings.database.local_dir}.")
+        here.screen.say(
+            f"There is no backup {f'in {where}' if where else f'{region_too}in {here.settings.database.local_dir}'}."
+        )
 
 
 @backups.command("show")
@@ -152,9 +133,11 @@ def show(
     """Show what a backup's manifest says.
 
     Example: recovery backups show latest
+
+    Example: recovery backups show s3://another-bucket/db/db_full_20260109_020000.sql.gz --region eu-west-1
     """
     here = session(context)
-    backup = find_backup(_backups(here, region, on_this_machine=on_this_machine)[0], wanted)
+    backup, _ = backup_of(here, wanted, region, on_this_machine=on_this_machine)
     manifest = backup.manifest
     if here.screen.as_json:
         here.screen.document(
@@ -183,10 +166,11 @@ def verify_backup(
     Example: recovery backups verify latest
 
     Example: recovery backups verify db_full_20260109_020000 --region us-east-1
+
+    Example: recovery backups verify s3://another-bucket/db/db_full_20260109_020000.sql.gz
     """
     here = session(context)
-    found, clients = _backups(here, region, on_this_machine=on_this_machine)
-    backup = find_backup(found, wanted)
+    backup, clients = backup_of(here, wanted, region, on_this_machine=on_this_machine)
     reread = reread_backup(backup, s3=clients("s3") if clients else None, progress=progress_of(here))
     problem = None
     if not reread.good:
@@ -326,15 +310,16 @@ def _find_source(here: Session, wanted: str, region: str | None) -> tuple[str, M
             return wanted, _manifest_of(here, beside), None
         if path.name != wanted:
             raise BadDumpError(f"There is no dump {wanted}.", hint="Give a file that exists, a backup's id or s3://…")
-    clients, bucket = _place(here, region)
     if not wanted.startswith("s3://"):
+        clients, bucket = place_of(here, region)
         backup = find_backup(list_backups(clients("s3"), bucket), wanted)
         return backup.address, _manifest_of(here, backup), clients
+    clients = clients_for(here, region)
     bucket, _, key = wanted.removeprefix("s3://").partition("/")
     prefix, slash, name = key.rpartition("/")
-    if names.split(name) is None:
+    if (known := names.split(name)) is None:
         return wanted, None, clients
-    listed = list_backups(clients("s3"), bucket, f"{prefix}{slash}")
+    listed = list_backups(clients("s3"), bucket, f"{prefix}{slash}", only=known[0])
     return wanted, _manifest_of(here, next((item for item in listed if item.address == wanted), None)), clients
 
 
@@ -391,8 +376,7 @@ def verify_database(  # noqa: PLR0917  # typer turns every parameter into an opt
 
 def _read_manifest(here: Session, place: str, region: str | None) -> Manifest:
     if place.startswith("s3://"):
-        clients, _ = _place(here, region)
-        with open_dump(place, s3=clients("s3")) as source:
+        with open_dump(place, s3=clients_for(here, region)("s3")) as source:
             content = b"".join(source.stored())
     else:
         try:

@@ -64,14 +64,14 @@ class Backup:
         return self.address.removesuffix(names.DUMP_SUFFIX) + names.MANIFEST_SUFFIX
 
 
-def list_backups(s3_client: Any, bucket: str, prefix: str = names.DEFAULT_PREFIX) -> list[Backup]:
-    """Return every backup under the prefix of a bucket, sealed or not, newest first.
+def list_backups(s3_client: Any, bucket: str, prefix: str = names.DEFAULT_PREFIX, *, only: str = "") -> list[Backup]:
+    """Return every backup under the prefix of a bucket, or the one of an id, sealed or not, newest first.
 
     Raises EnvironmentLacksError when the bucket is not there or cannot be read.
     """
     found: dict[str, dict[str, int]] = {}
     try:
-        for page in s3_client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for page in s3_client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix + only):
             for entry in page.get("Contents", []):
                 parts = names.split(entry["Key"].removeprefix(prefix))
                 if parts is not None:

@@ -8,15 +8,19 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import boto3
 import psycopg
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recovery.dumps import retention
 from recovery.dumps.catalogue import Backup, find_backup, list_backups, list_local_backups, newest_sealed
+from recovery.dumps.reader import check
 from recovery.dumps.reread import reread_backup
 from recovery.dumps.retention import prune
+from recovery.dumps.source import open_dump
 from recovery.dumps.writer import take_backup
 from recovery.errors import EnvironmentLacksError, RecoveryError
 
@@ -47,6 +51,38 @@ def test_replicas_in_the_other_region_are_listed_the_same(
     found = newest_sealed(list_backups(s3_west, bucket_west))
     assert (found.backup_id, found.bucket, found.manifest) == (backup.backup_id, bucket_west, backup.manifest)
     assert reread_backup(found, s3=s3_west).problems == []
+
+
+def test_a_bucket_in_another_region_is_found_where_s3_says_that_it_is(
+    filled: str, s3_west: Any, bucket_west: str, fake_aws: str
+) -> None:
+    backup = take_backup(filled, s3=s3_west, bucket=bucket_west)
+    elsewhere = boto3.client("s3", region_name="us-east-1", endpoint_url=fake_aws)
+    sent_away: list[str] = []
+
+    def as_s3_answers(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        """S3 redirects what was signed for another region than the bucket's; the S3 of the tests does not care."""
+        if b"/us-west-2/s3/" in as_bytes(request.headers["Authorization"]):
+            return None
+        sent_away.append(str(request.method))
+        body = b"<Error><Code>PermanentRedirect</Code><Message>Use the region's endpoint</Message></Error>"
+        answer = AWSResponse(request.url, 301, {"x-amz-bucket-region": "us-west-2"}, None)
+        answer._content = b"" if request.method == "HEAD" else body
+        return answer
+
+    elsewhere.meta.events.register("before-send.s3", as_s3_answers)
+    (found,) = list_backups(elsewhere, bucket_west)
+    assert (found.sealed, found.manifest) == (True, backup.manifest)
+    assert reread_backup(found, s3=elsewhere).good
+    fresh = boto3.client("s3", region_name="us-east-1", endpoint_url=fake_aws)
+    fresh.meta.events.register("before-send.s3", as_s3_answers)
+    with open_dump(backup.address, s3=fresh) as dump:
+        assert check(dump, backup.manifest).text_done > 0
+    assert {"GET", "HEAD"} <= set(sent_away)
+
+
+def as_bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
 
 
 def test_what_arrives_half_is_shown_with_its_problem_and_not_used(filled: str, s3: Any, bucket: str) -> None:

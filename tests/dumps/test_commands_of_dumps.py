@@ -189,6 +189,47 @@ def test_verifying_an_unsealed_backup_says_that_it_is_whole_and_unsealed(
     assert operator.run("backups", "verify", "db_full_20250101_020000", "--here").code == 1
 
 
+def test_a_backup_in_any_bucket_of_any_region_is_listed_shown_and_verified_by_its_address(
+    operator: Operator, filled: str, fake_aws: str, make_database: Callable[..., str]
+) -> None:
+    far = boto3.client("s3", region_name="eu-west-1", endpoint_url=fake_aws)
+    bucket = f"far-{operator.dr}"
+    far.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    other, backup = (take_backup(filled, s3=far, bucket=bucket, prefix="old/db/") for _ in range(2))
+    region = ("--region", "eu-west-1")
+    for where in ((), region):
+        listed = operator.run("--json", "backups", "list", f"s3://{bucket}/old/db/", *where).document["backups"]
+        assert [item["id"] for item in listed] == [backup.backup_id, other.backup_id]
+        shown = operator.run("--json", "backups", "show", backup.address, *where).document
+        assert shown["manifest"]["sha256"] == backup.manifest.sha256 if backup.manifest else False
+        verified = operator.run("--json", "backups", "verify", backup.address, *where)
+        assert (verified.code, verified.document["reread"]["address"]) == (0, backup.address)
+        assert operator.run("restore", backup.address, "--to", make_database(), *where).code == 0
+        database = ("--database", filled, "--manifest", backup.manifest_address)
+        assert operator.run("verify", *database, *where).code == 0
+    content = bytearray(far.get_object(Bucket=bucket, Key=backup.key)["Body"].read())
+    content[len(content) // 2] ^= 1
+    far.put_object(Bucket=bucket, Key=backup.key, Body=bytes(content))
+    assert operator.run("backups", "verify", backup.address).code == 1
+    nowhere = operator.run("backups", "list", *region)
+    assert (nowhere.code, "s3://BUCKET" in nowhere.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "db/"),
+        ("list", "s3://"),
+        ("list", "s3://bucket/db/", "--here"),
+        ("show", "s3://bucket/db/latest.sql.gz"),
+        ("verify", "s3://bucket/db/db_full_20260109_020000.sql.gz", "--here"),
+    ],
+)
+def test_what_is_no_address_of_backups_is_said(operator: Operator, arguments: tuple[str, ...]) -> None:
+    answer = operator.run("backups", *arguments)
+    assert (answer.code, "s3://" in answer.err) == (2, True)
+
+
 def test_an_unsealed_backup_is_listed_with_its_problem_beside_the_sealed_ones(
     operator: Operator, filled: str, s3_west: Any
 ) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import psycopg
@@ -92,20 +93,25 @@ class Snapshot:
 def take_snapshot(dsn: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS, locks: bool = True) -> Snapshot:
     """Lock every table for reading, take a snapshot and export it.
 
+    The timeout is for all locks together: whoever waits for a table that is locked already waits for the rest as well.
     Raises RefusedError when the role may not read a table or a policy would hide rows from it, RecoveryError when a
     lock is not granted in time or tables come and go too fast, EnvironmentLacksError when the server goes away.
     Nothing is left behind on failure.
     """
     connection = session.connect(dsn, lock_timeout_seconds=lock_timeout_seconds)
+    deadline = time.monotonic() + lock_timeout_seconds
     try:
         with explained("no snapshot of the database could be taken", lock_timeout_seconds=lock_timeout_seconds):
-            return _take(connection, locks=locks)
+            try:
+                return _take(connection, deadline, locks=locks)
+            except psycopg.errors.QueryCanceled as error:  # by the deadline: all else here takes no time
+                raise psycopg.errors.LockNotAvailable(str(error)) from error
     except BaseException:
         connection.close()
         raise
 
 
-def _take(connection: psycopg.Connection[tuple[object, ...]], *, locks: bool) -> Snapshot:
+def _take(connection: psycopg.Connection[tuple[object, ...]], deadline: float, *, locks: bool) -> Snapshot:
     for _ in range(_ATTEMPTS):
         relations = list_relations(connection)
         if locks:
@@ -114,27 +120,30 @@ def _take(connection: psycopg.Connection[tuple[object, ...]], *, locks: bool) ->
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             if locks:
-                _lock(connection, relations)
+                _lock(connection, relations, deadline)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             connection.execute("ROLLBACK")
             continue
         row = cast("tuple[Any, ...]", connection.execute(_FACTS).fetchone())
-        time, identifier, lsn, database, version = row
+        taken, identifier, lsn, database, version = row
         seen = list_relations(connection)
         if locks and {(r.oid, r.schema, r.name) for r in seen} != {(r.oid, r.schema, r.name) for r in relations}:
             # A table was made, renamed or dropped between the list and the locks.
             connection.execute("ROLLBACK")
             continue
+        _limit(connection, deadline)
+        sized = with_sizes(connection, seen)
+        _limit(connection, None)
         return Snapshot(
             connection=connection,
             identifier=identifier,
-            time=time.astimezone(dt.UTC),
+            time=taken.astimezone(dt.UTC),
             lsn=lsn,
             newest_commit_time=newest.astimezone(dt.UTC) if newest else None,
             database=database,
             server_version=version,
             major=session.major_of(connection),
-            relations=with_sizes(connection, seen),
+            relations=sized,
         )
     raise RecoveryError(
         f"the tables of the database changed during each of {_ATTEMPTS} attempts to lock them",
@@ -203,12 +212,20 @@ def explained(what: str, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) 
         ) from error
 
 
-def _lock(connection: psycopg.Connection[tuple[object, ...]], relations: list[Relation]) -> None:
+def _lock(connection: psycopg.Connection[tuple[object, ...]], relations: list[Relation], deadline: float) -> None:
     for start in range(0, len(relations), _LOCKED_AT_ONCE):
         # ONLY: partitions and children stand in the list themselves.
         batch = relations[start : start + _LOCKED_AT_ONCE]
         names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(relation.identifier) for relation in batch)
+        _limit(connection, deadline)
         connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+    _limit(connection, None)
+
+
+def _limit(connection: psycopg.Connection[tuple[object, ...]], deadline: float | None) -> None:
+    """Let the transaction's next statement take what is left until the deadline: lock_timeout counts for each lock."""
+    milliseconds = 0 if deadline is None else max(1, int((deadline - time.monotonic()) * 1000))
+    connection.execute("SELECT pg_catalog.set_config('statement_timeout', %s, true)", (str(milliseconds),))
 
 
 def _newest_commit_time(connection: psycopg.Connection[tuple[object, ...]]) -> dt.datetime | None:

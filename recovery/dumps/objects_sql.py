@@ -15,7 +15,7 @@ _FIRST_OWN = 16384
 _RELATION = """
 SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS classid, c.oid, c.relowner AS owner, c.relacl AS acl,
        CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END AS acltype,
-       pg_catalog.jsonb_build_object(
+       (pg_catalog.jsonb_build_object(
          'kind', c.relkind, 'persistence', c.relpersistence, 'options', c.reloptions,
          'replica_identity', c.relreplident,
          'row_security', ARRAY[c.relrowsecurity, c.relforcerowsecurity],
@@ -43,16 +43,42 @@ SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS classid, c.oid, c.relowner 
                         a.attgenerated, pg_catalog.pg_get_expr(ad.adbin, ad.adrelid),
                         CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::pg_catalog.regcollation END,
                         CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage END, a.attoptions, a.attfdwoptions)
+                      || coalesce(NULLIF(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+                           'statistics', NULLIF(a.attstattarget, -1),
+                           -- Made anew, what inherits a column compresses it as its parents do.
+                           'compression', CASE WHEN a.attinhcount = 0 OR c.relispartition
+                                               THEN NULLIF(a.attcompression, '') END,
+                           -- From 18 on: a NOT NULL that is not proven, or not for those who inherit.
+                           'not_null', (SELECT pg_catalog.jsonb_build_array(k.convalidated, k.connoinherit)
+                                          FROM pg_catalog.pg_constraint k
+                                         WHERE k.conrelid = c.oid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum]
+                                           AND k.coninhcount = 0 AND (k.connoinherit OR NOT k.convalidated)))),
+                         pg_catalog.jsonb_build_object()), pg_catalog.jsonb_build_array())
                       -- A child's own columns move behind the inherited ones when it is made anew.
                       ORDER BY CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid)
                                          AND NOT c.relispartition THEN 0 ELSE a.attnum END, a.attname)
                  FROM pg_catalog.pg_attribute a
                  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
                  LEFT JOIN pg_catalog.pg_attrdef ad ON ad.adrelid = a.attrelid AND ad.adnum = a.attnum
-                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END)
+       || pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+         'toast_options', (SELECT tt.reloptions FROM pg_catalog.pg_class tt WHERE tt.oid = c.reltoastrelid),
+         'unfilled', CASE WHEN c.relkind = 'm' AND c.oid IN (SELECT u.oid FROM unfilled u) THEN true END))
        )::pg_catalog.text AS definition
   FROM pg_catalog.pg_class c
  WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND c.relpersistence <> 't'
+"""
+
+# Materialized views that no dump fills: those that are empty at the source, and whatever reads from one of them.
+_UNFILLED = """
+unfilled (oid) AS (
+  SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relkind = 'm' AND NOT c.relispopulated
+  UNION
+  SELECT v.oid FROM unfilled u
+    JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = u.oid
+     AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+    JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+    JOIN pg_catalog.pg_class v ON v.oid = r.ev_class AND v.relkind IN ('v', 'm'))
 """
 
 _TYPE = """
@@ -70,13 +96,22 @@ SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, t.typowner, t.typacl, '
          'range', (SELECT pg_catalog.jsonb_build_array(pg_catalog.format_type(r.rngsubtype, NULL),
                             r.rngcanonical::pg_catalog.regproc, r.rngsubdiff::pg_catalog.regproc,
                             r.rngcollation::pg_catalog.regcollation)
+                          || coalesce((SELECT pg_catalog.jsonb_build_array(oc.opcname) FROM pg_catalog.pg_opclass oc
+                                        WHERE oc.oid = r.rngsubopc AND NOT oc.opcdefault),
+                                      pg_catalog.jsonb_build_array())
                      FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid),
          'attributes', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attname,
-                                 pg_catalog.format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
-                          FROM pg_catalog.pg_attribute a
+                                 pg_catalog.format_type(a.atttypid, a.atttypmod))
+                               || CASE WHEN a.attcollation <> ty.typcollation
+                                       THEN pg_catalog.jsonb_build_array(a.attcollation::pg_catalog.regcollation)
+                                       ELSE pg_catalog.jsonb_build_array() END ORDER BY a.attnum)
+                          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type ty ON ty.oid = a.atttypid
                          WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped),
          'base', CASE WHEN t.typtype = 'b' THEN pg_catalog.jsonb_build_array(t.typlen, t.typbyval, t.typcategory,
-              t.typinput::pg_catalog.regproc, t.typoutput::pg_catalog.regproc, t.typalign, t.typstorage) END
+              t.typinput::pg_catalog.regproc, t.typoutput::pg_catalog.regproc, t.typalign, t.typstorage,
+              t.typreceive::pg_catalog.regproc, t.typsend::pg_catalog.regproc, t.typmodin::pg_catalog.regproc,
+              t.typmodout::pg_catalog.regproc, t.typanalyze::pg_catalog.regproc, t.typispreferred, t.typdelim,
+              pg_catalog.format_type(NULLIF(t.typelem, 0), NULL), t.typdefault, t.typcollation <> 0) END
        )::pg_catalog.text
   FROM pg_catalog.pg_type t
  WHERE t.typtype IN ('b', 'c', 'd', 'e', 'r')
@@ -91,12 +126,21 @@ UNION ALL
 SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, NULL, NULL, NULL,
        pg_catalog.pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisclustered THEN ' CLUSTER' ELSE '' END
        || CASE WHEN i.indisreplident THEN ' REPLICA IDENTITY' ELSE '' END
+       -- No dump tells them of what belongs to a constraint.
+       || coalesce((SELECT ' STATISTICS ' || pg_catalog.string_agg(a.attnum || ' ' || a.attstattarget, ', '
+                                                                   ORDER BY a.attnum)
+                      FROM pg_catalog.pg_attribute a
+                     WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0
+                       AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                                        WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))), '')
   FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
  WHERE i.indisvalid AND c.relpersistence <> 't'
 UNION ALL
--- Whether a constraint is validated stands apart: a key broken at the source can only come back unvalidated.
+-- Whether a key is validated stands apart: one that is broken at the source can only come back unvalidated.  A CHECK
+-- that is inherited is as valid as it was made with its table: before or after its parent's.
 SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, NULL, NULL, NULL,
-       pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', '')
+       CASE WHEN k.contype = 'c' AND k.coninhcount = 0 THEN pg_catalog.pg_get_constraintdef(k.oid)
+            ELSE pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', '') END
   FROM pg_catalog.pg_constraint k
  WHERE k.conrelid <> 0 AND k.contype IN ('c', 'f', 'p', 'u', 'x')
    -- What a key to or of a partitioned table has per partition comes with it, under names that the server chooses.
@@ -124,7 +168,10 @@ SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid, f.proowner, f.proacl, '
                    a.aggfinalfn::pg_catalog.regprocedure, a.aggcombinefn::pg_catalog.regprocedure,
                    a.aggmtransfn::pg_catalog.regprocedure, a.aggminvtransfn::pg_catalog.regprocedure,
                    pg_catalog.format_type(a.aggtranstype, NULL), a.aggsortop::pg_catalog.regoperator, a.agginitval,
-                   f.proparallel)::pg_catalog.text
+                   f.proparallel, a.aggfinalextra, a.aggfinalmodify, a.aggserialfn::pg_catalog.regprocedure,
+                   a.aggdeserialfn::pg_catalog.regprocedure, a.aggmfinalfn::pg_catalog.regprocedure, a.aggmfinalextra,
+                   a.aggmfinalmodify, pg_catalog.format_type(NULLIF(a.aggmtranstype, 0), NULL), a.aggminitval,
+                   a.aggtransspace, a.aggmtransspace)::pg_catalog.text
             FROM pg_catalog.pg_aggregate a WHERE a.aggfnoid = f.oid)
        -- A column that a BEGIN ATOMIC body leaves without a name has one when the body is read again: names stay out.
        WHEN pg_catalog.pg_get_functiondef(f.oid) ~ '\nBEGIN ATOMIC\n' THEN pg_catalog.regexp_replace(
@@ -156,7 +203,14 @@ SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, o.oid, o.opfowner, NULL, N
   FROM pg_catalog.pg_opfamily o
 UNION ALL
 SELECT 'pg_catalog.pg_collation'::pg_catalog.regclass, c.oid, c.collowner, NULL, NULL,
-       pg_catalog.jsonb_build_array(c.collprovider, c.collisdeterministic, c.collcollate, c.collctype)::pg_catalog.text
+       (pg_catalog.jsonb_build_array(c.collprovider, c.collisdeterministic,
+          CASE WHEN c.collprovider = 'c' THEN c.collcollate END, CASE WHEN c.collprovider = 'c' THEN c.collctype END)
+        -- Before 15 the locale of a provider other than libc stood where that of libc does.
+        || CASE WHEN c.collprovider <> 'c' THEN pg_catalog.jsonb_build_array(
+             coalesce(pg_catalog.to_jsonb(c) ->> 'colllocale', pg_catalog.to_jsonb(c) ->> 'colliculocale',
+                      c.collcollate::pg_catalog.text),
+             coalesce(pg_catalog.to_jsonb(c) ->> 'collrules', pg_catalog.to_jsonb(c) ->> 'collicurules'))
+           ELSE pg_catalog.jsonb_build_array() END)::pg_catalog.text
   FROM pg_catalog.pg_collation c
 UNION ALL
 SELECT 'pg_catalog.pg_conversion'::pg_catalog.regclass, c.oid, c.conowner, NULL, NULL,
@@ -186,7 +240,8 @@ SELECT 'pg_catalog.pg_ts_template'::pg_catalog.regclass, t.oid, NULL, NULL, NULL
   FROM pg_catalog.pg_ts_template t
 UNION ALL
 SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, l.oid, l.lanowner, l.lanacl, 'l',
-       pg_catalog.jsonb_build_array(l.lanpltrusted, l.lanplcallfoid::pg_catalog.regproc)::pg_catalog.text
+       pg_catalog.jsonb_build_array(l.lanpltrusted, l.lanplcallfoid::pg_catalog.regproc,
+         l.laninline::pg_catalog.regproc, l.lanvalidator::pg_catalog.regproc)::pg_catalog.text
   FROM pg_catalog.pg_language l
 UNION ALL
 SELECT 'pg_catalog.pg_transform'::pg_catalog.regclass, t.oid, NULL, NULL, NULL,
@@ -203,6 +258,7 @@ SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, e.oid, e.evtowner, NU
 UNION ALL
 SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid, s.stxowner, NULL, NULL,
        pg_catalog.pg_get_statisticsobjdef(s.oid)
+       || coalesce(' STATISTICS ' || NULLIF(pg_catalog.to_jsonb(s) ->> 'stxstattarget', '-1'), '')
   FROM pg_catalog.pg_statistic_ext s
 UNION ALL
 SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, w.oid, w.fdwowner, w.fdwacl, 'F',
@@ -261,6 +317,7 @@ ARRAY(SELECT DISTINCT pg_catalog.format('%s(%s)=%s', CASE WHEN x.grantee = o.own
 """
 
 
+_FIRST_WITH_COMPRESSION = 14
 _FIRST_WITH_REGCOLLATION = 13
 _REGCOLLATION = re.compile(r"(\w+\.\w+)::pg_catalog\.regcollation")
 # What that type writes, in words that 12 knows.
@@ -279,7 +336,8 @@ def objects(major: int) -> str:
         relation=_PUBLISHED_COLUMNS if modern else "", schemas=_PUBLISHED_SCHEMAS if modern else _NO_SCHEMAS
     )
     query = f"""
-WITH every AS ({_RELATION} UNION ALL {_TYPE} UNION ALL {_PLAIN} UNION ALL {publication}),
+WITH RECURSIVE {_UNFILLED},
+     every AS ({_RELATION} UNION ALL {_TYPE} UNION ALL {_PLAIN} UNION ALL {publication}),
      o AS (SELECT e.*, i.type, i.identity
              FROM every e, pg_catalog.pg_identify_object(e.classid, e.oid, 0) i
             WHERE (e.oid >= {_FIRST_OWN} OR (e.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
@@ -324,4 +382,6 @@ SELECT 'user mapping', pg_catalog.format('%s on %s', m.usename, m.srvname), '', 
   FROM pg_catalog.pg_user_mappings m
  ORDER BY 1, 2
 """  # noqa: S608  # made of the constants above
+    if major < _FIRST_WITH_COMPRESSION:
+        query = query.replace("a.attcompression", "NULL")
     return query if major >= _FIRST_WITH_REGCOLLATION else _REGCOLLATION.sub(_COLLATION_NAME, query)

@@ -29,7 +29,7 @@ _DEFAULTS = "default privileges"  # a matter of roles, compared with the grants
 # Kinds whose definition is text that a newer server may spell differently for the same thing.
 _SPELLED = frozenset(
     {"view", "materialized view", "rule", "trigger", "table constraint", "domain constraint", "index", "policy",
-     "function", "procedure", "aggregate", "statistics object", "default value"}
+     "function", "procedure", "aggregate", "statistics object", "default value", "collation"}
 )  # fmt: skip
 
 

@@ -215,17 +215,24 @@ def sequence_values(expected: Mapping[Name, tuple[int, bool]], found: Mapping[Na
     return Outcome.PASS, f"{len(expected)} sequences are at or past the original's values", evidence
 
 
-def keys(expected: Mapping[tuple[str, str, str], int | None] | None, checked: list[tuple[Key, int | None]]) -> Answer:
-    """No key is broken that was whole at the source."""
+def keys(original: Reference, checked: list[tuple[Key, int | None]]) -> Answer:
+    """No key is broken that was whole at the source.
+
+    Where nothing tells how it was there, a key is not blamed on the restore that the definition leaves unvalidated.
+    """
+    expected = original.foreign_keys
     here = {(key.schema, key.table, key.name) for key, _ in checked}
     missing = sorted(".".join(name) for name in (expected or {}).keys() - here)
     broken: dict[str, Any] = {}
     broken_before: dict[str, Any] = {}
+    unproven: dict[str, Any] = {}
     unchecked: list[str] = []
     for key, violations in checked:
         before = (expected or {}).get((key.schema, key.table, key.name))
         if violations is None:
             unchecked.append(key.title)
+        elif violations and expected is None and not key.validated:
+            unproven[key.title] = {"rows": violations, "at_source": None}
         elif violations > (before or 0):
             broken[key.title] = {"rows": violations, "at_source": before}
         elif violations:
@@ -234,15 +241,20 @@ def keys(expected: Mapping[tuple[str, str, str], int | None] | None, checked: li
         "keys": len(checked),
         "missing": missing[:_MOST],
         "broken": broken,
-        "broken_at_source": broken_before,
+        "broken_at_source": {**broken_before, **unproven},
         "not_checked": unchecked,
     }
     if broken or missing:
         return Outcome.FAIL, f"{len(broken)} foreign keys are broken, {len(missing)} missing", evidence
-    reason = f"{len(checked) - len(unchecked) - len(broken_before)} foreign keys hold"
+    reason = f"{len(checked) - len(unchecked) - len(broken_before) - len(unproven)} foreign keys hold"
     if broken_before:
         reason += (
             f"; {len(broken_before)} are broken as they were at the source: {', '.join(sorted(broken_before)[:5])}"
+        )
+    if unproven:
+        reason += (
+            f"; {len(unproven)} are broken, and the dump itself leaves them unvalidated:"
+            f" {', '.join(sorted(unproven)[:5])}"
         )
     if unchecked:
         reason += f"; {len(unchecked)} over periods or not enforced were not checked"

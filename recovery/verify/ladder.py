@@ -233,7 +233,7 @@ class _Ladder:
 
     def _foreign_keys(self, snapshot: Snapshot) -> Answer:
         checked = foreign_keys.check_all(self._dsn, snapshot.identifier, jobs=self._checks.jobs)
-        return compare.keys(self._original.foreign_keys, checked)
+        return compare.keys(self._original, checked)
 
     def _indexes(self, unchecked: str | None) -> Answer:
         if unchecked is not None:

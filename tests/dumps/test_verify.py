@@ -126,6 +126,18 @@ def test_a_key_broken_at_the_source_is_reported_and_not_blamed_on_the_restore(
     assert "broken as they were at the source: public.b.b_x_fkey" in found.rung("foreign-keys").reason
 
 
+def test_without_a_manifest_a_broken_key_that_the_dump_leaves_unvalidated_is_not_blamed_on_the_restore(
+    database: str,
+) -> None:
+    run(database, "CREATE TABLE a (x int PRIMARY KEY); CREATE TABLE b (x int); INSERT INTO b VALUES (2), (3)")
+    run(database, "ALTER TABLE b ADD CONSTRAINT b_x_fkey FOREIGN KEY (x) REFERENCES a NOT VALID")
+    for facts in (None, DumpFacts(tables={("public", "a"): 0, ("public", "b"): 2})):
+        rung = verify(database, facts=facts).rung("foreign-keys")
+        assert rung.outcome is Outcome.PASS
+        assert rung.reason.endswith("the dump itself leaves them unvalidated: public.b.b_x_fkey")
+        assert rung.evidence["broken_at_source"] == {"public.b.b_x_fkey": {"rows": 2, "at_source": None}}
+
+
 def test_keys_of_every_shape_are_checked_by_their_own_rules(database: str) -> None:
     run(database, 'CREATE TABLE p (a int, b text COLLATE "C", PRIMARY KEY (a, b)) PARTITION BY LIST (a)')
     run(database, "CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 PARTITION OF p DEFAULT")

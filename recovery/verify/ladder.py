@@ -41,7 +41,7 @@ _TITLES = {
     "content": "Every table's content is that of the original",
     "sequences": "Every sequence is at or past the original's value",
     "foreign-keys": "Every foreign key holds, by query",
-    "indexes": "Heaps and B-tree indexes are sound (amcheck)",
+    "indexes": "Heaps and B-tree indexes are sound (amcheck), unique indexes unique",
     "collations": "Text sorts as its indexes and partitions were built",
     "samples": "The sample queries return what they should",
     "freshness": "The recovery point is recent enough",
@@ -121,7 +121,6 @@ class _Ladder:
 
     def climb(self) -> list[Rung]:
         started = time.monotonic()
-        unchecked = indexes.install(self._dsn) if self._checks.install_checks else None
         try:
             # No locks: a check that holds off nobody may run against production.
             snapshot = take_snapshot(self._dsn, locks=False)
@@ -140,7 +139,7 @@ class _Ladder:
             self._run("content", lambda: self._content(snapshot))
             self._run("sequences", lambda: self._sequences(snapshot))
             self._run("foreign-keys", lambda: self._foreign_keys(snapshot))
-            self._run("indexes", lambda: self._indexes(unchecked))
+            self._run("indexes", lambda: self._indexes(snapshot))
             self._run("collations", lambda: collations.check(self._original, snapshot.connection))
             self._run("samples", lambda: self._samples(snapshot))
             self._run("freshness", lambda: self._freshness(snapshot))
@@ -235,12 +234,9 @@ class _Ladder:
         checked = foreign_keys.check_all(self._dsn, snapshot.identifier, jobs=self._checks.jobs)
         return compare.keys(self._original, checked)
 
-    def _indexes(self, unchecked: str | None) -> Answer:
-        if unchecked is not None:
-            return Outcome.NOT_RUN, unchecked, {}
-        # amcheck reads what is there now, not a snapshot; a session of its own keeps ours usable if it fails.
-        with session.connect(self._dsn) as connection:
-            return indexes.check(connection, Outcome)
+    def _indexes(self, snapshot: Snapshot) -> Answer:
+        not_installed = indexes.install(self._dsn) if self._checks.install_checks else None
+        return indexes.check(self._dsn, snapshot.identifier, jobs=self._checks.jobs, not_installed=not_installed)
 
     def _samples(self, snapshot: Snapshot) -> Answer:
         if not self._checks.samples:

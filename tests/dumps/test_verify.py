@@ -438,7 +438,7 @@ def test_amcheck_is_asked_when_it_is_there_or_may_be_installed(make_database15: 
         assert verify(database).rung("indexes").outcome is Outcome.NOT_RUN
         found = verify(database, options=Checks(install_checks=True)).rung("indexes")
         # The third index is the one of the TOAST table.
-        assert (found.outcome, found.evidence) == (Outcome.PASS, {"indexes": 3, "heaps": 1})
+        assert (found.outcome, found.evidence) == (Outcome.PASS, {"indexes": 3, "heaps": 1, "unique": 1})
         # An index that has lost what the table has: exactly what a broken collation or disk makes.
         connection.execute("UPDATE pg_index SET indisready = false WHERE indexrelid = 't_y_idx'::regclass")
         connection.execute("INSERT INTO t SELECT i, i FROM generate_series(5001, 5100) i")

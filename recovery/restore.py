@@ -131,7 +131,7 @@ def restore(
         extensions: list[str] = []
         if first:
             with clock.phase("check"):
-                extensions = check(dump, manifest).extensions
+                extensions = list(check(dump, manifest).facts.extensions)
         with clock.phase("prepare"):
             _refuse_missing_extensions(dsn, extensions)
         with contextlib.ExitStack() as stack:

@@ -336,6 +336,9 @@ def verify_database(  # noqa: PLR0917  # typer turns every parameter into an opt
     manifest: Annotated[
         str | None, typer.Option("--manifest", metavar="FILE|s3://…", help="What it must be equal to.")
     ] = None,
+    dump: Annotated[
+        str | None, typer.Option("--dump", metavar="FILE|s3://…", help="A dump it must be equal to, by its text alone.")
+    ] = None,
     against: Annotated[
         str | None, typer.Option("--against", metavar="DSN", help="A live database it must be equal to, instead.")
     ] = None,
@@ -351,10 +354,12 @@ def verify_database(  # noqa: PLR0917  # typer turns every parameter into an opt
 ) -> None:
     """Check that a database is the one that was backed up; nothing is modified unless --install-checks is said.
 
-    Each check is PASS, FAIL or NOT RUN with its reason. Without --manifest or --against only what the database itself
-    can tell is checked.
+    Each check is PASS, FAIL or NOT RUN with its reason. A dump without a manifest tells what there must be by name, how
+    many rows, and where sequences stood. With none of the three only what the database itself can tell is checked.
 
     Example: recovery verify --database postgresql://postgres@localhost/agentverse --manifest s3://…/x.manifest.json
+
+    Example: recovery verify --database postgresql://postgres@localhost/agentverse --dump latest.sql.gz
 
     Example: recovery verify --database postgresql://me@copy/agentverse --against postgresql://me@production/agentverse
     """
@@ -366,9 +371,14 @@ def verify_database(  # noqa: PLR0917  # typer turns every parameter into an opt
         if dsn is not None:
             refuse_password(dsn, option)
             database_of(dsn, option)
-    if manifest is not None and against is not None:
-        raise UsageError("--manifest and --against both say what is right.", hint="Give one of them.")
-    wish = Wish(against=against, install_checks=install_checks, max_age=age_of(max_age), jobs=jobs)
+    if sum(given is not None for given in (manifest, dump, against)) > 1:
+        raise UsageError("--manifest, --dump and --against each say what is right.", hint="Give one of them.")
+    age = age_of(max_age)
+    facts = None
+    if dump is not None:
+        with open_dump(dump, s3=place_of(here, region)[0]("s3") if dump.startswith("s3://") else None) as opened:
+            facts = check(opened).facts
+    wish = Wish(against=against, facts=facts, install_checks=install_checks, max_age=age, jobs=jobs)
     verify_and_show(
         here, database, _read_manifest(here, manifest, region) if manifest else None, wish, progress_of(here)
     )

@@ -15,6 +15,7 @@ from recovery.verify import Checks, SampleQuery, verify
 
 if TYPE_CHECKING:
     from recovery.commands.shared import Session
+    from recovery.dumps.facts import DumpFacts
     from recovery.dumps.manifest import Manifest
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
@@ -23,9 +24,10 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What the operator wants besides the manifest: another database to compare with, and how to check."""
+    """What the operator wants besides the manifest: what else to compare with, and how to check."""
 
     against: str | None = None
+    facts: DumpFacts | None = None
     install_checks: bool = False
     max_age: dt.timedelta | None = None
     jobs: int = 2
@@ -46,13 +48,18 @@ def verify_and_show(
 ) -> None:
     """Verify and print every rung. Raises CheckFailedError when one failed or a required one was not run."""
     wish = wish or Wish()
-    tables = [f"{table.schema_name}.{table.name}" for table in manifest.tables] if manifest else _tables_of(wish, dsn)
+    if manifest:
+        tables = [f"{table.schema_name}.{table.name}" for table in manifest.tables]
+    elif wish.facts:
+        tables = [".".join(name) for name in wish.facts.tables.keys() | wish.facts.uncounted]
+    else:
+        tables = _tables_of(wish, dsn)
     samples = [SampleQuery.model_validate(c.sample()) for c in here.settings.checks if c.applies_to(tables)]
     required = set(here.settings.verify.required)
     result = verify(
         dsn,
         manifest=manifest,
-        facts=None,
+        facts=wish.facts,
         samples=samples,
         required=required,
         against=wish.against,

@@ -9,6 +9,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
+from recovery.dumps.created import Created, created_by, key_added_by
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.lexer import Lexer
 from recovery.dumps.members import inflate
@@ -45,7 +46,14 @@ _ATTACH = re.compile(
 )
 _INSERT = re.compile(rb"INSERT\s+INTO\s+(" + QUALIFIED + rb")", re.IGNORECASE)
 _SETVAL = re.compile(rb"SELECT\s+pg_catalog\.setval\('((?:[^']|'')+)',\s*(-?\d+),\s*(true|false)\);\Z", re.IGNORECASE)
-_EXTENSION = re.compile(rb"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?(" + IDENTIFIER + rb")", re.IGNORECASE)
+_EXTENSION = re.compile(
+    rb"CREATE\s+EXTENSION\s+(?:IF\s+NOT\s+EXISTS\s+)?("
+    + IDENTIFIER
+    + rb")(?:\s+WITH)?(?:\s+SCHEMA\s+("
+    + IDENTIFIER
+    + rb"))?",
+    re.IGNORECASE,
+)
 _CREATE_DATABASE = re.compile(rb"CREATE\s+DATABASE\s", re.IGNORECASE)
 # Tables named in an error.
 _MOST_DIFFERENT = 10
@@ -59,8 +67,8 @@ _RESTRICT_KEY = re.compile(r"[A-Za-z0-9]+\Z")
 class DumpReader:
     """One pass over a dump.
 
-    ``stored_done`` counts stored bytes read so far, ``text_done`` those of the text.  ``facts``, ``extensions`` and
-    ``complete`` are final once :meth:`items` is exhausted, and only then is the dump known to be whole.
+    ``stored_done`` counts stored bytes read so far, ``text_done`` those of the text.  ``facts`` are final once
+    :meth:`items` is exhausted, and only then is the dump known to be whole.
     """
 
     def __init__(self, source: DumpSource, manifest: Manifest | None = None) -> None:
@@ -79,7 +87,9 @@ class DumpReader:
         self.stored_done = 0
         self.text_done = 0
         self.statements = 0
-        self.extensions: list[str] = []
+        self._created: set[Created] = set()
+        self._foreign_keys: dict[tuple[str, str, str], bool] = {}
+        self._extensions: dict[str, str | None] = {}
 
     def items(self) -> Iterator[Statement | CopyBlock]:
         """Yield statements and COPY blocks in order.
@@ -125,6 +135,9 @@ class DumpReader:
             tables={table: rows for table, rows in self._rows.items() if table in counted},
             uncounted=frozenset(uncounted),
             sequences=dict(self._sequences),
+            extensions=dict(self._extensions),
+            created=frozenset(self._created) if self.is_pg_dump else None,
+            foreign_keys=dict(self._foreign_keys) if self.is_pg_dump else None,
             server_version=self._lexer.server_version,
             pg_dump_version=self._lexer.pg_dump_version,
         )
@@ -254,12 +267,15 @@ class DumpReader:
         match word.group().upper() if word else b"":
             case b"CREATE":
                 self._look_at_create(text)
+                self._note_created(text)
             case b"INSERT":
                 if found := _INSERT.match(text):
                     self._inserted.add(self._key(found.group(1)))
             case b"ALTER":
                 if found := _ATTACH.match(text):
                     self._parents[self._key(found.group(2))] = self._key(found.group(1))
+                else:
+                    self._note_created(text)
             case b"SELECT":
                 if found := _SETVAL.match(text):
                     sequence = self._key(found.group(1).replace(b"''", b"'"))
@@ -272,9 +288,16 @@ class DumpReader:
             if _PARTITIONED.search(text):
                 self._partitioned.add(table)
         elif found := _EXTENSION.match(text):
-            self.extensions.append(unquote(found.group(1), self._lexer.codec))
+            name, schema = (unquote(part, self._lexer.codec) if part else None for part in found.groups())
+            self._extensions[str(name)] = schema
         elif _CREATE_DATABASE.match(text):
             self._databases += 1
+
+    def _note_created(self, text: bytes) -> None:
+        if created := created_by(text, self._lexer.codec):
+            self._created.add(created)
+        if key := key_added_by(text, self._lexer.codec):
+            self._foreign_keys[key[0]] = key[1]
 
     def _key(self, qualified: bytes) -> tuple[str, str]:
         # Plain SQL files without schema names mean the default schema.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recovery.dumps import large_objects
+from recovery.dumps.created import created_as
 from recovery.dumps.rowsum import RECIPE
 from recovery.verify.result import Outcome
 from recovery.verify.sequences import at_or_past
@@ -43,34 +44,86 @@ def schema(
     """Every object of the original is there with the same definition, and no table more."""
     if original.tables is None:
         return Outcome.NOT_RUN, f"{len(found)} objects, and nothing to compare them with", {"objects": len(found)}
-    wanted = original.tables.keys() | original.uncounted
-    missing_tables = sorted(".".join(name) for name in wanted - tables)
+    versions, of_extensions, extension_problems = _extensions(original, extensions)
     if original.objects is None:
-        evidence: dict[str, Any] = {"tables": len(wanted), "missing": missing_tables[:_MOST]}
-        if missing_tables:
-            return Outcome.FAIL, f"{len(missing_tables)} of {len(wanted)} tables are missing", evidence
-        return Outcome.PASS, f"all {len(wanted)} tables of the dump are there", evidence
-    then = {(o.kind, o.identity): o.fingerprint for o in original.objects if o.kind != _DEFAULTS}
+        outcome, reason, evidence = _names(original, found, tables, extension_problems)
+    else:
+        outcome, reason, evidence = _definitions(original, original.objects, found, extension_problems, major)
+    return outcome, reason + (versions if outcome is Outcome.PASS else ""), {**evidence, **of_extensions}
+
+
+def _extensions(
+    original: Reference, found: tuple[Extension, ...]
+) -> tuple[str, dict[str, Any], list[tuple[list[str], str]]]:
+    """Return (what to say of other versions, evidence, what is wrong)."""
+    here = {e.name: e for e in found}
+    known = original.extensions or {}
+    lost = sorted(known.keys() - here.keys())
+    moved = {
+        name: [schema, here[name].schema_name]
+        for name, (schema, _) in sorted(known.items())
+        if name in here and schema is not None and here[name].schema_name != schema
+    }
+    versions = {
+        name: [version, here[name].version]
+        for name, (_, version) in sorted(known.items())
+        if name in here and version is not None and here[name].version != version
+    }
+    evidence = {"missing_extensions": lost, "moved_extensions": moved, "extension_versions": versions}
+    named = ", ".join(f"{name} was {was}, is {now}" for name, (was, now) in versions.items())
+    problems = [(lost, "extensions missing"), (sorted(moved), "extensions in another schema")]
+    return f"; extensions of other versions: {named}" if named else "", evidence, problems
+
+
+def _names(
+    original: Reference,
+    found: tuple[SchemaObject, ...],
+    tables: set[Name],
+    extension_problems: list[tuple[list[str], str]],
+) -> Answer:
+    """What the dump's text creates is there, whatever its definition."""
+    wanted = (original.tables or {}).keys() | original.uncounted
+    missing_tables = sorted(".".join(name) for name in wanted - tables)
+    created = original.created or frozenset()
+    missing = sorted(map(str, created - {created_as(each.kind, each.identity) for each in found}))
+    evidence: dict[str, Any] = {
+        "tables": len(wanted),
+        "objects": len(created),
+        "missing": [*missing_tables, *missing][:_MOST],
+    }
+    problems = [
+        *([f"{len(missing_tables)} of {len(wanted)} tables are missing"] if missing_tables else []),
+        *([f"{len(missing)} of {len(created)} other objects are missing"] if missing else []),
+        *(f"{len(names)} {what}" for names, what in extension_problems if names),
+    ]
+    if problems:
+        return Outcome.FAIL, ", ".join(problems), evidence
+    others = f", and {len(created)} other objects by their names" if created else ""
+    return Outcome.PASS, f"all {len(wanted)} tables of the dump are there{others}", evidence
+
+
+def _definitions(
+    original: Reference,
+    objects: tuple[SchemaObject, ...],
+    found: tuple[SchemaObject, ...],
+    extension_problems: list[tuple[list[str], str]],
+    major: int,
+) -> Answer:
+    then = {(o.kind, o.identity): o.fingerprint for o in objects if o.kind != _DEFAULTS}
     now = {(o.kind, o.identity): o.fingerprint for o in found if o.kind != _DEFAULTS}
-    missing = sorted(then.keys() - now.keys())
-    extra = sorted(now.keys() - then.keys())
+    missing = [" ".join(key) for key in sorted(then.keys() - now.keys())]
+    extra = [" ".join(key) for key in sorted(now.keys() - then.keys())]
     same_major = original.major == major
-    changed = sorted(
-        key for key in then.keys() & now.keys() if then[key] != now[key] and (same_major or key[0] not in _SPELLED)
-    )
-    here = {e.name: e.version for e in extensions}
-    lost = sorted(e.name for e in original.extensions or () if e.name not in here)
-    evidence = {
+    changed = [
+        " ".join(key)
+        for key in sorted(then.keys() & now.keys())
+        if then[key] != now[key] and (same_major or key[0] not in _SPELLED)
+    ]
+    evidence: dict[str, Any] = {
         "objects": len(then),
-        "missing": [" ".join(key) for key in missing[:_MOST]],
-        "extra": [" ".join(key) for key in extra[:_MOST]],
-        "changed": [" ".join(key) for key in changed[:_MOST]],
-        "missing_extensions": lost,
-        "extension_versions": {
-            e.name: [e.version, here[e.name]]
-            for e in original.extensions or ()
-            if e.name in here and here[e.name] != e.version
-        },
+        "missing": missing[:_MOST],
+        "extra": extra[:_MOST],
+        "changed": changed[:_MOST],
     }
     problems = [
         f"{len(names)} {what}"
@@ -78,7 +131,7 @@ def schema(
             (missing, "missing"),
             (extra, "more than there should be"),
             (changed, "defined otherwise"),
-            (lost, "extensions missing"),
+            *extension_problems,
         )
         if names
     ]
@@ -228,10 +281,12 @@ def keys(original: Reference, checked: list[tuple[Key, int | None]]) -> Answer:
     unproven: dict[str, Any] = {}
     unchecked: list[str] = []
     for key, violations in checked:
-        before = (expected or {}).get((key.schema, key.table, key.name))
+        name = (key.schema, key.table, key.name)
+        before = (expected or {}).get(name)
+        unknown = expected is None or name in expected
         if violations is None:
             unchecked.append(key.title)
-        elif violations and expected is None and not key.validated:
+        elif violations and before is None and unknown and not key.validated:
             unproven[key.title] = {"rows": violations, "at_source": None}
         elif violations > (before or 0):
             broken[key.title] = {"rows": violations, "at_source": before}

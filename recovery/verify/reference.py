@@ -15,6 +15,7 @@ from recovery.verify.sequences import read_sequences
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from recovery.dumps.created import Created
     from recovery.dumps.facts import DumpFacts
     from recovery.dumps.manifest import Collation, DatabaseState, Extension, LargeObjects, Manifest, SchemaObject
 
@@ -25,6 +26,7 @@ Name = tuple[str, str]
 class Reference:
     """What is known of the original; None means that this kind of reference cannot tell.
 
+    `extensions` maps to (schema, version).  `created` are objects by name alone, where nothing tells their definition.
     `uncounted` are tables that are not among `tables` because nothing tells how many rows they had.
     `sequences` maps to (value, is_called), `foreign_keys` from (schema, table, name) to the violations at the source.
     """
@@ -34,7 +36,8 @@ class Reference:
     sequences: Mapping[Name, tuple[int, bool]] | None
     foreign_keys: Mapping[tuple[str, str, str], int | None] | None = None
     objects: tuple[SchemaObject, ...] | None = None
-    extensions: tuple[Extension, ...] | None = None
+    extensions: Mapping[str, tuple[str | None, str | None]] | None = None
+    created: frozenset[Created] | None = None
     collations: tuple[Collation, ...] | None = None
     database_state: DatabaseState | None = None
     large_objects: LargeObjects | None = None
@@ -56,11 +59,18 @@ def of_nothing() -> Reference:
 
 
 def of_facts(facts: DumpFacts) -> Reference:
-    """What a dump's text tells: tables, rows and sequence values."""
+    """What a dump's text tells: tables, rows, sequence values, extensions and the names of what it creates.
+
+    A key that it leaves unvalidated may have been broken at the source.
+    """
+    keys = facts.foreign_keys
     return Reference(
         "the dump's own text",
         tables={name: Content(rows, None) for name, rows in facts.tables.items()},
         sequences=dict(facts.sequences),
+        foreign_keys={key: 0 if valid else None for key, valid in keys.items()} if keys is not None else None,
+        extensions={name: (schema, None) for name, schema in facts.extensions.items()},
+        created=facts.created,
         server_version=facts.server_version,
         uncounted=facts.uncounted,
     )
@@ -78,7 +88,7 @@ def of_manifest(manifest: Manifest) -> Reference:
         sequences={(s.schema_name, s.name): (s.value, s.is_called) for s in manifest.sequences},
         foreign_keys={(k.schema_name, k.table, k.name): k.violations for k in manifest.foreign_keys},
         objects=manifest.objects,
-        extensions=manifest.extensions,
+        extensions=_extensions(manifest.extensions),
         collations=manifest.collations,
         database_state=manifest.database_state,
         large_objects=manifest.large_objects,
@@ -86,6 +96,10 @@ def of_manifest(manifest: Manifest) -> Reference:
         recovery_point=manifest.snapshot_time,
         newest_commit_time=manifest.newest_commit_time,
     )
+
+
+def _extensions(known: tuple[Extension, ...] | None) -> Mapping[str, tuple[str | None, str | None]] | None:
+    return {e.name: (e.schema_name, e.version) for e in known} if known is not None else None
 
 
 def of_database(dsn: str, *, jobs: int = 2, progress: Progress = silent) -> Reference:
@@ -104,7 +118,7 @@ def of_database(dsn: str, *, jobs: int = 2, progress: Progress = silent) -> Refe
             sequences={name: (s[0], s[1]) for name, s in read_sequences(snapshot.connection).items()},
             foreign_keys={(k.schema, k.table, k.name): violations for k, violations in keys},
             objects=description.objects,
-            extensions=description.extensions,
+            extensions=_extensions(description.extensions),
             collations=description.collations,
             database_state=description.database_state,
             large_objects=blobs,

@@ -262,6 +262,29 @@ def test_a_restored_database_is_verified_against_the_manifest_and_against_the_or
     assert both.code == 2
 
 
+def test_a_database_is_verified_against_a_dump_that_has_no_manifest(
+    operator: Operator, filled: str, make_database: Callable[..., str], programs: Any
+) -> None:
+    dump = operator.folder.parent / "dump.sql"
+    dump.write_bytes(programs.pg_dump(filled))
+    s3 = boto3.client("s3", region_name="us-west-2")
+    s3.put_object(Bucket=operator.dr, Key="other/dump.sql.gz", Body=gzip.compress(dump.read_bytes()))
+    target = make_database()
+    assert operator.run("restore", str(dump), "--to", target).code == 0
+    for source in (str(dump), f"s3://{operator.dr}/other/dump.sql.gz"):
+        good = operator.run("--json", "verify", "--database", target, "--dump", source)
+        outcomes = {rung["name"]: rung["outcome"] for rung in good.document["rungs"]}
+        assert (good.code, good.document["reference"]) == (0, "the dump's own text")
+        assert {outcomes[name] for name in ("schema", "rows", "foreign-keys", "samples")} == {"PASS"}
+        assert {outcomes[name] for name in ("content", "grants", "freshness")} == {"NOT RUN"}
+    execute(target, "DELETE FROM t WHERE id = 77")
+    bad = operator.run("verify", "--database", target, "--dump", str(dump))
+    assert (bad.code, "rows" in bad.err) == (1, True)
+    assert operator.run("verify", "--database", target, "--dump", str(dump), "--against", filled).code == 2
+    dump.write_bytes(dump.read_bytes()[:-200])
+    assert operator.run("verify", "--database", target, "--dump", str(dump)).code == 1
+
+
 def test_the_oldest_recovery_point_that_passes_is_said_as_a_span(operator: Operator, filled: str) -> None:
     backup = take_backup(filled, local_dir=operator.folder)
     manifest = ("--database", filled, "--manifest", backup.manifest_address)

@@ -24,6 +24,8 @@ Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 Prefix = Annotated[str, StringConstraints(pattern=r"^[^/].*/$")]
+# It is an argument of a task as the sample queries are, beside them.
+NewestRow = Annotated[str, StringConstraints(min_length=1, max_length=512, strip_whitespace=True)]
 Account = Annotated[str, StringConstraints(pattern=r"^(\d{12})?$")]
 
 
@@ -64,9 +66,13 @@ class Database(_Table):
 
 
 class Verify(_Table):
-    """[verify]: names of the rungs without which a verdict is not PASS."""
+    """[verify]: names of the rungs without which a verdict is not PASS.
+
+    `newest_row` is a query for one moment that corroborates the recovery point, such as the newest row's.
+    """
 
     required: tuple[RungName, ...] = ()
+    newest_row: NewestRow | None = None
 
 
 class Check(_Table):

@@ -45,7 +45,7 @@ from recovery.errors import (
 )
 from recovery.redaction import remember_secret
 from recovery.restore import restore
-from recovery.verify import SampleQuery, verify
+from recovery.verify import Checks, SampleQuery, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +149,7 @@ def _verify(arguments: argparse.Namespace, output: _Output) -> dict[str, Any]:
         facts=_facts(arguments) if manifest is None else None,
         samples=samples,
         required=set(arguments.required),
+        options=Checks(install_checks=arguments.install_checks, newest_row=arguments.newest_row),
         progress=output.progress,
     )
     return verification.model_dump(mode="json")
@@ -220,6 +221,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "verify":
             task.add_argument("--samples", default="[]", help="sample queries: a JSON list")
             task.add_argument("--required", action="append", default=[], help="a rung that must have run")
+            task.add_argument("--newest-row", help="a query for one moment that corroborates the recovery point")
+            task.add_argument("--install-checks", action="store_true", help="install amcheck where it is missing")
         if name == "ping":
             task.add_argument("--tls", action="store_true", help="always on for any host that is not loopback")
     return parser

@@ -63,7 +63,12 @@ def verify_and_show(
         samples=samples,
         required=required,
         against=wish.against,
-        options=Checks(install_checks=wish.install_checks, max_age=wish.max_age, jobs=wish.jobs),
+        options=Checks(
+            install_checks=wish.install_checks,
+            max_age=wish.max_age,
+            newest_row=here.settings.verify.newest_row,
+            jobs=wish.jobs,
+        ),
         progress=progress,
     )
     if here.screen.as_json:

@@ -34,11 +34,19 @@ def restore_command(point: RecoveryPoint, database: DatabasePlace, region: str) 
 def verify_command(
     point: RecoveryPoint, database: DatabasePlace, region: str, settings: Settings, tables: Iterable[str]
 ) -> list[str]:
-    """Return the command that verifies `database` against `point`, with the sample queries that fit its `tables`."""
+    """Return the command that verifies `database` against `point`, with the sample queries that fit its `tables`.
+
+    The database is a rehearsal's own: amcheck may be installed in it.  How old the recovery point may be is no matter
+    of the task's, since the drill's report counts it to the moment that the drill began.
+    """
     tables = list(tables)
     samples = json.dumps([check.sample() for check in settings.checks if check.applies_to(tables)], default=_moment)
     required = [part for name in settings.verify.required for part in ("--required", name)]
-    return ["task", "verify", *_point(point), *_database(database), "--region", region, "--samples", samples, *required]
+    newest = ["--newest-row", settings.verify.newest_row] if settings.verify.newest_row else []
+    return [
+        *("task", "verify", *_point(point), *_database(database), "--region", region),
+        *("--samples", samples, *required, *newest, "--install-checks"),
+    ]
 
 
 def _moment(value: dt.date | dt.time) -> str:

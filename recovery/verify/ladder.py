@@ -250,19 +250,22 @@ class _Ladder:
 
     def _freshness(self, snapshot: Snapshot) -> Answer:
         evidence: dict[str, Any] = {}
+        newest = ""
         if self._checks.newest_row is not None:
             query = SampleQuery(name="newest row", sql=self._checks.newest_row)
             _, found = samples.run_sample(snapshot.connection, query)
             evidence["newest_row"] = found.get("found", found.get("error"))
+            newest = f"; the newest row: {' '.join(str(evidence['newest_row']).split())}"
         point = self._original.recovery_point
         if point is None:
-            return Outcome.NOT_RUN, "the recovery point is unknown: a dump's text does not tell it", evidence
+            reason = f"the recovery point is unknown: a dump's text does not tell it{newest}"
+            return Outcome.NOT_RUN, reason, evidence
         if self._original.newest_commit_time is not None:
             evidence["newest_commit"] = self._original.newest_commit_time.isoformat()
         age = (self._checks.at or dt.datetime.now(dt.UTC)) - point
         evidence |= {"recovery_point": point.isoformat(), "age_seconds": round(age.total_seconds(), 3)}
         limit = self._checks.max_age
-        said = f"the recovery point is {point.isoformat()}, {_hours(age)} old"
+        said = f"the recovery point is {point.isoformat()}, {_hours(age)} old{newest}"
         if limit is not None:
             evidence["limit_seconds"] = limit.total_seconds()
             if age > limit:

@@ -66,6 +66,7 @@ def operator(  # the buckets bring the environment that leads to them
         '[platform]\naccount = "123456789012"\n'
         f'backups_bucket = "{bucket}"\ndr_backups_bucket = "{bucket_west}"\n'
         f'[database]\nlocal_dir = "{folder}"\n'
+        "[verify]\nnewest_row = \"SELECT timestamptz '2026-01-02 03:04+00'\"\n"
         '[[checks]]\nname = "rows"\nsql = "SELECT count(*) FROM t"\nexpected = 20000\nwhen = "t"\n'
     )
     monkeypatch.setenv("AGENTVERSE_CONFIG", str(settings))
@@ -292,6 +293,9 @@ def test_the_oldest_recovery_point_that_passes_is_said_as_a_span(operator: Opera
     stale = operator.run("--json", "verify", *manifest, "--max-age", "0.0001m")
     assert stale.code == 1
     assert {r["name"]: r["outcome"] for r in stale.document["rungs"]}["freshness"] == "FAIL"
+    assert {r["name"]: r["evidence"] for r in stale.document["rungs"]}["freshness"]["newest_row"].startswith(
+        "2026-01-02T"
+    )
     assert operator.run("verify", *manifest, "--max-age", "soon").code == 2
 
 

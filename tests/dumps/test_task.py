@@ -146,6 +146,20 @@ def test_a_verify_task_holds_the_drills_sample_queries_against_what_they_should_
     assert [query["name"] for query in rungs["samples"]["evidence"]["queries"]] == ["q"]
 
 
+def test_a_verify_task_states_the_newest_row_that_recovery_toml_asks_for_and_may_install_what_it_checks_with(
+    verify_as_the_drill: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    arguments = verify_as_the_drill("[verify]\nnewest_row = \"SELECT timestamptz '2026-01-02 03:04+00'\"\n")
+    assert "--install-checks" in arguments
+    assert task.run(arguments) == 0
+    rungs = {rung["name"]: rung for rung in events(capsys.readouterr().out)[-1]["data"]["rungs"]}
+    assert rungs["freshness"]["outcome"] == "NOT RUN"  # a dump without a manifest has no recovery point
+    assert rungs["freshness"]["evidence"]["newest_row"] == "2026-01-02T03:04:00+00:00"
+    assert rungs["freshness"]["reason"].endswith("the newest row: 2026-01-02T03:04:00+00:00")
+    assert "nothing is installed unless asked" not in rungs["indexes"]["reason"]
+
+
 @pytest.mark.parametrize("samples", ['[{"name": "q", "sql": "SELECT 1", "expect": 2}]', "{", '[{"name": "q"}]'])
 def test_sample_queries_that_say_something_unknown_are_refused(
     target: list[str], capsys: pytest.CaptureFixture[str], samples: str

@@ -18,6 +18,7 @@ from recovery.dumps.reader import DumpReader, check
 from recovery.dumps.source import open_dump
 from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.loading import statistics
+from recovery.loading.given import Whose
 from recovery.loading.loader import Loader, Moment
 from recovery.loading.notes import Note, Notes
 from recovery.loading.pool import Pool
@@ -105,6 +106,7 @@ def restore(
     check_first: bool | None = None,
     jobs: int | None = None,
     resume: bool = False,
+    database_state: Whose | None = None,
 ) -> RestoreResult:
     """Restore the dump at ``source`` (FILE, s3://bucket/key or "-") into the database that ``dsn`` names.
 
@@ -112,7 +114,9 @@ def restore(
     dumps up to CHECK_FIRST_BYTES.  ``jobs`` indexes are built at once and two more sessions take rows, by default one
     per core of this machine, 2 to 8.
     ``resume`` goes on where an interrupted restore of the same dump into the same target stopped: the whole dump is
-    read and checked again, but what is known to be loaded is not loaded again.
+    read and checked again, but what is known to be loaded is not loaded again.  ``database_state`` says whose encoding,
+    locale, settings, privileges, limit of connections and comment the restored database is given, the "source"'s, which
+    only a manifest tells, or the "target"'s: by default the target's if it exists.
 
     Raises BadDumpError (damaged, cut off, not the manifest's, not SQL), RefusedError (target not empty and not
     ``replace``; another restore running; nothing there that ``resume`` could go on with), EnvironmentLacksError
@@ -137,7 +141,15 @@ def restore(
         with contextlib.ExitStack() as stack:
             with clock.phase("create"):
                 side = stack.enter_context(
-                    side_database(dsn, replace=replace, notes=notes, dump=known_by, resume=resume)
+                    side_database(
+                        dsn,
+                        replace=replace,
+                        notes=notes,
+                        dump=known_by,
+                        resume=resume,
+                        source=manifest.database_state if manifest is not None else None,
+                        whose=database_state,
+                    )
                 )
                 rulebook = Rulebook()
                 session, *sessions = _sessions(stack, side, rulebook, notes, count=1 + jobs + _MORE_FOR_ROWS)
@@ -183,7 +195,9 @@ def restore(
         )
 
 
-def find_resumable(dump: DumpSource, dsn: str, manifest: Manifest | None = None) -> Interrupted | None:
+def find_resumable(
+    dump: DumpSource, dsn: str, manifest: Manifest | None = None, *, database_state: Whose | None = None
+) -> Interrupted | None:
     """Return what a restore with ``resume`` would go on with, None when it would begin anew; nothing is changed.
 
     Raises RefusedError as such a restore would.
@@ -192,7 +206,8 @@ def find_resumable(dump: DumpSource, dsn: str, manifest: Manifest | None = None)
     if known_by is None:
         raise _read_once(dump)
     with _in_words(dsn):
-        return look_at_interrupted(dsn, known_by)
+        source = manifest.database_state if manifest is not None else None
+        return look_at_interrupted(dsn, known_by, source=source, whose=database_state)
 
 
 def _read_once(dump: DumpSource) -> RefusedError:

@@ -25,6 +25,7 @@ from recovery.dumps.reread import reread_backup
 from recovery.dumps.source import open_dump
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import BadDumpError, CheckFailedError, EnvironmentLacksError, UsageError
+from recovery.loading.given import Whose
 from recovery.loading.side import drop_interrupted, look_at_target
 from recovery.restore import find_resumable, restore
 from recovery.space import look_at_space, refuse_too_little
@@ -206,6 +207,13 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     resume: Annotated[  # noqa: FBT002  # an option
         bool, typer.Option("--resume", help="Go on where a restore of the same dump that was interrupted stopped.")
     ] = False,
+    database_state: Annotated[
+        Whose | None,
+        typer.Option(
+            "--database-state",
+            help="Whose encoding, locale, settings and privileges it gets; the target's where it exists.",
+        ),
+    ] = None,
     ignore_space: Annotated[  # noqa: FBT002  # an option
         bool, typer.Option("--ignore-space", help="Go on although the server's disk is estimated to be too small.")
     ] = False,
@@ -224,6 +232,8 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     Example: recovery restore dump.sql.gz --to postgresql://postgres@localhost/agentverse --replace --jobs 8
 
     Example: recovery restore latest --to postgresql://postgres@localhost/agentverse --resume
+
+    Example: recovery restore latest --to postgresql://postgres@localhost/copy --replace --database-state source
 
     Example: gunzip -c dump.sql.gz | recovery restore - --to postgresql://postgres@localhost/agentverse
 
@@ -244,7 +254,7 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     left = None
     if resume:
         with open_dump(source, s3=s3, stdin=sys.stdin.buffer) as dump:
-            left = find_resumable(dump, to, manifest)
+            left = find_resumable(dump, to, manifest, database_state=database_state)
     if not (ignore_space or left):  # what an interrupted restore left is part of what is needed and of what is taken
         refuse_too_little(space)
     if dry_run:
@@ -274,6 +284,7 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
         stdin=sys.stdin.buffer,
         jobs=jobs,
         resume=resume,
+        database_state=database_state,
     )
     if here.screen.as_json:
         here.screen.document(result.model_dump(mode="json"))

@@ -14,6 +14,7 @@ from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
 from recovery.dumps.snapshot import explained
 
 _FIRST_WITH_DATABASE_COLLATIONS = 15
+_FIRST_WITH_ICU_RULES = 16
 _FIRST_WITH_DATABASE_LOCALE = 17
 _FIRST_WITH_MEMBERSHIP_OPTIONS = 16
 
@@ -78,7 +79,7 @@ SELECT d.datname::pg_catalog.text, pg_catalog.pg_get_userbyid(d.datdba)::pg_cata
        ARRAY(SELECT CASE WHEN s.setrole = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(s.setrole) || ': ' END || c
                FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
               WHERE s.setdatabase = d.oid ORDER BY 1),
-       d.datconnlimit, pg_catalog.shobj_description(d.oid, 'pg_database')
+       d.datconnlimit, pg_catalog.shobj_description(d.oid, 'pg_database'), {rules}
   FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 
@@ -95,6 +96,7 @@ _DATABASE_COLUMNS = (
     "settings",
     "connection_limit",
     "comment",
+    "icu_rules",
 )
 
 _SYSTEM_IDENTIFIER = """
@@ -206,6 +208,7 @@ def read_database(connection: psycopg.Connection[tuple[object, ...]]) -> Databas
     query = _DATABASE.format(
         provider="d.datlocprovider::pg_catalog.text" if modern else "'c'",
         locale=f"{locale}::pg_catalog.text",
+        rules="d.daticurules::pg_catalog.text" if major >= _FIRST_WITH_ICU_RULES else "NULL::pg_catalog.text",
         version="pg_catalog.pg_database_collation_actual_version(d.oid)" if modern else "NULL::pg_catalog.text",
     )
     row = _rows(connection, query)[0]

@@ -120,7 +120,10 @@ class Collation(_Part):
 
 
 class DatabaseState(_Part):
-    """What belongs to the database itself and stands in no dump of it."""
+    """What belongs to the database itself and stands in no dump of it.
+
+    ``icu_rules`` are further rules for sorting by ICU, from PostgreSQL 16 on.
+    """
 
     name: str
     owner: str
@@ -134,6 +137,7 @@ class DatabaseState(_Part):
     settings: tuple[str, ...]
     connection_limit: int
     comment: str | None
+    icu_rules: str | None = None
 
 
 class CopyBlock(_Part):

@@ -17,9 +17,9 @@ _MOST_LASTING = 30
 class Note(pydantic.BaseModel):
     """One departure from the dump.
 
-    ``kind`` groups notes: "owner", "privileges", "setting", "comment", "not restored", "database", "clean", "exists",
-    "rows", "foreign key", "serial", "warning", "expected", "completeness", "left over", "resumed".  ``object`` names
-    what is concerned, the first few of ``count``.
+    ``kind`` groups notes: "owner", "privileges", "setting", "comment", "not restored", "database", "collation",
+    "clean", "exists", "rows", "foreign key", "serial", "warning", "expected", "completeness", "left over", "resumed".
+    ``object`` names what is concerned, the first few of ``count``.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)

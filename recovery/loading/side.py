@@ -8,7 +8,6 @@ lock that ends with the session holding it.  Another restore of the same dump ma
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import json
 import secrets
@@ -22,6 +21,7 @@ from psycopg import sql
 
 from recovery.errors import ConnectionLostError, EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.loading.bookmark import Bookmark
+from recovery.loading.given import NO_SUCH_LOCALE, GivenState, Whose, given_state, refuse_other_locale
 from recovery.loading.leftovers import (
     Dump,
     Interrupted,
@@ -43,6 +43,7 @@ from recovery.loading.state import DatabaseState, read_state
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from recovery.dumps import manifest
     from recovery.loading.notes import Notes
     from recovery.loading.session import Connection
 
@@ -91,8 +92,9 @@ class SideDatabase:
         admin: Connection,
         target: str,
         state: DatabaseState | None,
-        notes: Notes,
+        given: GivenState,
         *,
+        notes: Notes,
         replace: bool,
         dump: Dump | None,
     ) -> None:
@@ -100,6 +102,7 @@ class SideDatabase:
         self._admin = admin
         self.target = target
         self._state = state
+        self._given = given
         self._notes = notes
         self._replace = replace
         stamp = f"{dt.datetime.now(dt.UTC):%Y%m%d%H%M%S}_{secrets.token_hex(3)}"
@@ -116,15 +119,14 @@ class SideDatabase:
         return connect(self._dsn, database=self.target if self._swapped else self.name)
 
     def create(self) -> None:
-        """Create it with the encoding and locale of the target."""
+        """Create it with the encoding and locale that it is given."""
         take_lock(self._admin, self.name)
-        clauses = self._state.create_clauses() if self._state is not None else sql.SQL("TEMPLATE template0")
         try:
             self._exists = True  # from here on it may, even when the answer never comes
-            self._admin.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(self.name), clauses))
+            made = self._create()
             self._admin.execute(_comment_on(self.name, self.bookmark.comment()))
-            if self._state is not None:
-                self._state.let_create(self._admin, self.name)
+            if made is not None:
+                made.let_create(self._admin, self.name)
         except psycopg.errors.InsufficientPrivilege as error:
             raise EnvironmentLacksError(
                 "the role may not create the database that is loaded beside the target",
@@ -133,6 +135,29 @@ class SideDatabase:
             ) from error
         except psycopg.Error as error:
             raise explain(error, what=f"creating {self.name} beside {self.target}") from error
+
+    def _create(self) -> DatabaseState | None:
+        """Create it with the first of the choices that the server can make; the last one's failure is raised."""
+        create = sql.SQL("CREATE DATABASE {} {}")
+        name, choices = sql.Identifier(self.name), self._given.choices
+        for state in choices[:-1]:
+            try:
+                self._admin.execute(create.format(name, state.create_clauses(self._admin.info.server_version)))
+            except NO_SUCH_LOCALE:
+                continue
+            self._note_sorting(state)
+            return state
+        last = choices[-1] if choices else None
+        clauses = last.create_clauses(self._admin.info.server_version) if last else sql.SQL("TEMPLATE template0")
+        self._admin.execute(create.format(name, clauses))
+        self._note_sorting(last)
+        return last
+
+    def _note_sorting(self, made: DatabaseState | None) -> None:
+        """Note it when the server could not make a database of the encoding and locale that was wished for."""
+        if made is not None and made.sorting != self._given.choices[0].sorting:
+            text = f"the server has no {self._given.choices[0].sorting}; text is sorted by {made.sorting}"
+            self._notes.add("collation", self.target, text)
 
     def resume(self) -> bool:
         """Go on with what an interrupted restore left instead; False when that is nothing.
@@ -143,7 +168,7 @@ class SideDatabase:
         left = find_interrupted(self._admin, self.target, self._mark, owner=owner)
         if left is None:
             return False
-        _refuse_other_locale(self._admin, left, self.target, self._state)
+        self._note_sorting(refuse_other_locale(self._admin, left.name, self.target, self._given))
         self.name, self._exists = left.name, True
         mark = {**self._mark, "since": left.since}
         try:
@@ -169,7 +194,7 @@ class SideDatabase:
         return kept
 
     def swap(self) -> None:
-        """Give the side database the target's state and name; what the target was before stays beside it.
+        """Give the side database its final state and name; what the target was before stays beside it.
 
         Raises RecoveryError when the names cannot be swapped, RefusedError when somebody has begun to use a target that
         was empty, both with the target as it was.
@@ -236,7 +261,7 @@ class SideDatabase:
             self._notes.add("left over", self.name, f"it could not be dropped: {error}")
 
     def _rename(self) -> list[tuple[str, str | None]]:
-        """Swap the names and give the new target the state of the old one; return what could not be set, and why.
+        """Swap the names and give the new target its state; return what could not be set, and why.
 
         All in one transaction: a limit of connections or a setting would stop a later restore from going on with the
         side database.
@@ -248,8 +273,8 @@ class SideDatabase:
                     _comment_on(self._replaced, json.dumps(make_mark("replaced", self.target, self._admin)))
                 )
             self._admin.execute(_rename(self.name, self.target))
-            self._admin.execute(_comment_on(self.target, self._state.comment if self._state else None))
-            return self._state.apply(self._admin, self.target) if self._state is not None else []
+            self._admin.execute(_comment_on(self.target, self._given.comment))
+            return self._given.apply(self._admin, self.target)
 
     def _users(self) -> str:
         rows = self._admin.execute(
@@ -262,13 +287,21 @@ class SideDatabase:
 
 @contextlib.contextmanager
 def side_database(
-    dsn: str, *, replace: bool, notes: Notes, dump: Dump | None = None, resume: bool = False
+    dsn: str,
+    *,
+    replace: bool,
+    notes: Notes,
+    dump: Dump | None = None,
+    resume: bool = False,
+    source: manifest.DatabaseState | None = None,
+    whose: Whose | None = None,
 ) -> Iterator[SideDatabase]:
     """Create the side database for a restore into the DSN's database, and drop it on the way out unless it was swapped.
 
     ``dump`` is what the dump is known by again, None for one that cannot be read again; with ``resume`` the side
     database that an interrupted restore of it left is gone on with.  When the connection or the dump is lost, what can
-    be resumed stays.
+    be resumed stays.  ``source`` is the state of the database that was dumped, ``whose`` state the restored one is
+    given: that of the target where it exists, by default.
 
     Raises RefusedError when the target holds something and ``replace`` is false, another restore into it is running, or
     there is nothing that can be resumed; EnvironmentLacksError when the role may not do what is needed.
@@ -277,12 +310,14 @@ def side_database(
     with contextlib.closing(connect(dsn, database=admin_database(target))) as admin:
         take_lock(admin, target)  # before looking: what another restore finishes in between would be given up for this
         state = look_at_target(dsn, replace=replace)[1]
-        side = SideDatabase(dsn, admin, target, state, notes, replace=replace, dump=dump)
+        given = given_state(admin, state, source, whose)
+        side = SideDatabase(dsn, admin, target, state, given, notes=notes, replace=replace, dump=dump)
         if not (resume and side.resume()):
             for name in drop_leftovers(admin, target):
                 notes.add("left over", name, "left by an earlier restore that was interrupted: dropped")
         if state is None:
-            notes.add("database", target, "it did not exist and was created")
+            like = " as the source's was" if given.choices else ""
+            notes.add("database", target, f"it did not exist and was created{like}")
         try:
             if not side.bookmark.resumes:
                 side.create()
@@ -324,7 +359,9 @@ def look_at_target(dsn: str, *, replace: bool) -> tuple[str, DatabaseState | Non
     return target, state
 
 
-def look_at_interrupted(dsn: str, dump: Dump) -> Interrupted | None:
+def look_at_interrupted(
+    dsn: str, dump: Dump, *, source: manifest.DatabaseState | None = None, whose: Whose | None = None
+) -> Interrupted | None:
     """Return what `resume` would go on with, None when that is nothing but a database without rows; changes nothing.
 
     Raises RefusedError when there is no interrupted restore of this dump, or one that cannot be gone on with.
@@ -335,22 +372,8 @@ def look_at_interrupted(dsn: str, dump: Dump) -> Interrupted | None:
         mark = make_mark("restoring", target, admin, dump)
         left = find_interrupted(admin, target, mark, owner=state.owner if state else None, dry_run=True)
         if left is not None:
-            _refuse_other_locale(admin, left, target, state)
+            refuse_other_locale(admin, left.name, target, given_state(admin, state, source, whose))
     return left
-
-
-def _refuse_other_locale(admin: Connection, left: Interrupted, target: str, state: DatabaseState | None) -> None:
-    made, state = read_state(admin, left.name), state or read_state(admin, "template0")
-    if made is None or state is None:
-        return
-    state = dataclasses.replace(state, owner=made.owner)  # which is looked at before; template0's is not the target's
-    one, other = (each.create_clauses().as_string(admin) for each in (made, state))
-    if one != other:
-        raise RefusedError(
-            f"the interrupted restore into {target} cannot be resumed: the target is another database now",
-            detail=f"what it left was made with {one}; now it would be made with {other}",
-            hint="restore again without --resume",
-        )
 
 
 def _refuse_content(dsn: str, problem: str) -> None:

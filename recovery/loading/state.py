@@ -13,6 +13,8 @@ from psycopg import sql
 if TYPE_CHECKING:
     from recovery.loading.session import Connection
 
+_FIRST_WITH_PROVIDERS = 150000
+
 # Settings whose value is a list of names that is already quoted (GUC_LIST_QUOTE in guc_tables.c).
 _LISTS_OF_NAMES = frozenset(
     {
@@ -67,9 +69,15 @@ class DatabaseState:
     grants: tuple[tuple[str | None, str, bool], ...] | None
     settings: tuple[tuple[str | None, str, str], ...]
 
-    def create_clauses(self) -> sql.Composed:
+    @property
+    def sorting(self) -> str:
+        """Encoding and locale, for people."""
+        provider = {"i": "ICU ", "b": "builtin "}.get(self.provider, "")
+        return f"{self.encoding}, {provider}{self.locale or self.collate}"
+
+    def create_clauses(self, server_version: int) -> sql.Composed:
         """The clauses of CREATE DATABASE that make another one like it."""
-        clauses = [
+        clauses: list[sql.Composable] = [
             sql.SQL("TEMPLATE template0 OWNER {} ENCODING {}").format(
                 sql.Identifier(self.owner), sql.Literal(self.encoding)
             )
@@ -80,6 +88,8 @@ class DatabaseState:
                 clauses.append(sql.SQL("ICU_RULES {}").format(sql.Literal(self.rules)))
         elif self.provider == "b":
             clauses.append(sql.SQL("LOCALE_PROVIDER builtin BUILTIN_LOCALE {}").format(sql.Literal(self.locale)))
+        elif server_version >= _FIRST_WITH_PROVIDERS:
+            clauses.append(sql.SQL("LOCALE_PROVIDER libc"))  # template0's may be another one
         clauses.append(sql.SQL("LC_COLLATE {} LC_CTYPE {}").format(sql.Literal(self.collate), sql.Literal(self.ctype)))
         if self.tablespace != "pg_default":
             clauses.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(self.tablespace)))
@@ -89,8 +99,8 @@ class DatabaseState:
         """Let those create in ``database`` who may in this one: a dump may act as them (SET SESSION AUTHORIZATION)."""
         for grantee, privilege, _ in self.grants or ():
             if privilege == "CREATE":
-                # Whoever may not grant is told so when all of the state is applied.
-                with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                # Whoever may not grant, or to whom, is told so when all of the state is applied.
+                with contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject):
                     admin.execute(
                         sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
                             sql.Identifier(database), sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee)

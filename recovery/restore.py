@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 import psycopg
 import pydantic
 
+from recovery.dumps import describe, sorting
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.reader import DumpReader, check
 from recovery.dumps.source import open_dump
@@ -20,9 +21,9 @@ from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.loading import statistics
 from recovery.loading.given import Whose
 from recovery.loading.loader import Loader, Moment
-from recovery.loading.notes import Note, Notes
+from recovery.loading.notes import Note, Notes, strict_hint
 from recovery.loading.pool import Pool
-from recovery.loading.rules import Rulebook
+from recovery.loading.rules import Rulebook, strict_kinds
 from recovery.loading.session import Session, connect, explain
 from recovery.loading.side import (
     admin_database,
@@ -34,11 +35,11 @@ from recovery.loading.side import (
 from recovery.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from mypy_boto3_s3 import S3Client
 
-    from recovery.dumps.manifest import Manifest
+    from recovery.dumps.manifest import DatabaseState, Manifest
     from recovery.dumps.source import DumpSource
     from recovery.loading.leftovers import Interrupted
     from recovery.loading.side import SideDatabase
@@ -107,6 +108,9 @@ def restore(
     jobs: int | None = None,
     resume: bool = False,
     database_state: Whose | None = None,
+    strict: Collection[str] = (),
+    owner: bool = True,
+    privileges: bool = True,
 ) -> RestoreResult:
     """Restore the dump at ``source`` (FILE, s3://bucket/key or "-") into the database that ``dsn`` names.
 
@@ -116,7 +120,9 @@ def restore(
     ``resume`` goes on where an interrupted restore of the same dump into the same target stopped: the whole dump is
     read and checked again, but what is known to be loaded is not loaded again.  ``database_state`` says whose encoding,
     locale, settings, privileges, limit of connections and comment the restored database is given, the "source"'s, which
-    only a manifest tells, or the "target"'s: by default the target's if it exists.
+    only a manifest tells, or the "target"'s: by default the target's if it exists.  ``strict`` names kinds of notes
+    that are failures instead ("all", or those of STRICT_KINDS with hyphens).  Without ``owner`` or ``privileges`` the
+    restoring role owns everything, or nothing is granted and revoked; neither is then tried.
 
     Raises BadDumpError (damaged, cut off, not the manifest's, not SQL), RefusedError (target not empty and not
     ``replace``; another restore running; nothing there that ``resume`` could go on with), EnvironmentLacksError
@@ -125,7 +131,7 @@ def restore(
     """
     started = Moment.now()
     jobs = jobs if jobs is not None else min(8, max(2, os.cpu_count() or 2))
-    notes = Notes()
+    notes = Notes(strict_kinds(strict))
     clock = _Clock()
     with open_dump(source, s3=s3, region=region, stdin=stdin) as dump, _in_words(dsn):
         known_by = _known_by(dump, manifest)
@@ -147,11 +153,12 @@ def restore(
                         notes=notes,
                         dump=known_by,
                         resume=resume,
-                        source=manifest.database_state if manifest is not None else None,
+                        source=_state_of_source(manifest, privileges=privileges),
                         whose=database_state,
+                        give_owner=owner,
                     )
                 )
-                rulebook = Rulebook()
+                rulebook = Rulebook(owner=owner, privileges=privileges)
                 session, *sessions = _sessions(stack, side, rulebook, notes, count=1 + jobs + _MORE_FOR_ROWS)
                 for each in (session, *sessions):
                     each.compress_fast()
@@ -169,6 +176,8 @@ def restore(
                 notes.add("completeness", dump.name, text)
             pool.close()
             session.close()
+            if manifest is not None:
+                _note_collations(side, manifest, notes)
             with clock.phase("swap"):
                 side.swap()
             # The database is there from now on.  The server drops the old one with a checkpoint, which is all waiting
@@ -193,6 +202,25 @@ def restore(
             server_version=facts.server_version,
             pg_dump_version=facts.pg_dump_version,
         )
+
+
+def _state_of_source(manifest: Manifest | None, *, privileges: bool) -> DatabaseState | None:
+    state = manifest.database_state if manifest is not None else None
+    return state if state is None or privileges else state.model_copy(update={"privileges": None})
+
+
+def _note_collations(side: SideDatabase, manifest: Manifest, notes: Notes) -> None:
+    """Note what text is sorted by otherwise than at the source; raises RecoveryError where that is to be a failure."""
+    with contextlib.closing(side.connect()) as connection:
+        now, state = describe.read_collations(connection), describe.read_database(connection)
+    versions, locales = sorting.differing(manifest.database_state, manifest.collations, state, now)
+    if side.sorts_otherwise:  # which is said in better words
+        locales = {}
+    for name, (was, here) in {**versions, **locales}.items():
+        text = f"was {was} at the source and is {here} here: the order of text may differ"
+        if notes.is_strict("collation"):
+            raise RecoveryError(f"the collation {name} {text}", hint=strict_hint("collation", text))
+        notes.add("collation", name, text)
 
 
 def find_resumable(

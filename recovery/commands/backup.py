@@ -26,6 +26,7 @@ from recovery.dumps.source import open_dump
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import BadDumpError, CheckFailedError, EnvironmentLacksError, UsageError
 from recovery.loading.given import Whose
+from recovery.loading.rules import strict_kinds
 from recovery.loading.side import drop_interrupted, look_at_target
 from recovery.restore import find_resumable, restore
 from recovery.space import look_at_space, refuse_too_little
@@ -214,6 +215,16 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
             help="Whose encoding, locale, settings and privileges it gets; the target's where it exists.",
         ),
     ] = None,
+    strict: Annotated[
+        list[str] | None,
+        typer.Option("--strict", metavar="KIND", help="Fail at what is otherwise a note of this kind; `all` for all."),
+    ] = None,
+    no_owner: Annotated[  # noqa: FBT002  # an option
+        bool, typer.Option("--no-owner", help="Do not try to give objects their owners.")
+    ] = False,
+    no_privileges: Annotated[  # noqa: FBT002  # an option
+        bool, typer.Option("--no-privileges", help="Do not try to grant and revoke.")
+    ] = False,
     ignore_space: Annotated[  # noqa: FBT002  # an option
         bool, typer.Option("--ignore-space", help="Go on although the server's disk is estimated to be too small.")
     ] = False,
@@ -235,6 +246,8 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
 
     Example: recovery restore latest --to postgresql://postgres@localhost/copy --replace --database-state source
 
+    Example: recovery restore dump.sql.gz --to postgresql://me@localhost/copy --no-owner --strict setting --strict rows
+
     Example: gunzip -c dump.sql.gz | recovery restore - --to postgresql://postgres@localhost/agentverse
 
     Example: recovery restore --drop-interrupted --to postgresql://postgres@localhost/agentverse
@@ -242,6 +255,7 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     here = session(context)
     refuse_password(to, "--to")
     target = database_of(to, "--to")
+    strict_kinds(strict or ())
     if clean_up and resume:
         raise UsageError("--resume and --drop-interrupted exclude each other.", hint="Give one of them.")
     if clean_up:
@@ -285,6 +299,9 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
         jobs=jobs,
         resume=resume,
         database_state=database_state,
+        strict=strict or (),
+        owner=not no_owner,
+        privileges=not no_privileges,
     )
     if here.screen.as_json:
         here.screen.document(result.model_dump(mode="json"))

@@ -310,7 +310,7 @@ class Bookmark:
                 if rows.exact:
                     raise RecoveryError(
                         f"line {rows.block.statement.line} of the dump, rows of {rows}: {text}",
-                        detail="the manifest states how many there are, so that none may be kept out or added",
+                        detail="by its manifest, or by --strict rows, none of them may be kept out or added",
                         hint="a trigger or a rule that the dump makes before the rows does this: the database would not"
                         " be the one that was backed up; without the manifest the difference is only noted",
                     )

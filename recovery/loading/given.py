@@ -77,9 +77,16 @@ class GivenState:
 
 
 def given_state(
-    admin: Connection, target: DatabaseState | None, source: manifest.DatabaseState | None, whose: Whose | None
+    admin: Connection,
+    target: DatabaseState | None,
+    source: manifest.DatabaseState | None,
+    whose: Whose | None,
+    *,
+    give_owner: bool = True,
 ) -> GivenState:
     """Say what the restored database is given; ``whose`` is that of the target where it exists, unless said.
+
+    Without ``give_owner`` it is not given to the source's owner.
 
     Raises UsageError when the source's is asked for and nothing tells it.
     """
@@ -119,7 +126,7 @@ def given_state(
         choices.append(dataclasses.replace(here, provider=default.provider, locale=default.locale, rules=default.rules))
     # Text of this encoding that no locale here is for.
     choices.append(dataclasses.replace(wished, provider="c", locale=None, rules=None, collate="C", ctype="C"))
-    return GivenState(tuple(choices), source.owner)
+    return GivenState(tuple(choices), source.owner if give_owner else None)
 
 
 def refuse_other_locale(admin: Connection, side: str, target: str, given: GivenState) -> DatabaseState | None:

@@ -151,7 +151,7 @@ class Loader:
         self._bookmark = bookmark
         self._stored = stored
         self._forecast = Forecast(stored, manifest.sizes if manifest is not None else None)
-        self._exact = manifest is not None
+        self._exact = manifest is not None or notes.is_strict("rows")
         self._broken = BrokenKeys(manifest.foreign_keys if manifest is not None else ())
         self._progress = progress
         self._started = time.monotonic()

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import pydantic
 
 from recovery.errors import printable
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 _NAMED_OBJECTS = 5
 # What a resumed restore cannot find out again, since it does not do again what these are about; and how many are kept.
 _LASTING = frozenset({"warning", "expected", "rows", "clean", "exists"})
 _MOST_LASTING = 30
+
+
+def strict_hint(kind: str, text: str) -> str:
+    """Return the hint of a failure that is one only because its kind is strict; ``text`` is what would be noted."""
+    return f"`--strict {kind.replace(' ', '-')}` makes a failure of this; without it, it is noted as `{kind}`: {text}"
 
 
 class Note(pydantic.BaseModel):
@@ -31,9 +40,13 @@ class Note(pydantic.BaseModel):
 
 
 class Notes:
-    """Collects notes from any thread; those that say the same of many objects become one."""
+    """Collects notes from any thread; those that say the same of many objects become one.
 
-    def __init__(self) -> None:
+    Departures of the kinds in ``strict`` are to be failures: whoever meets one asks :meth:`is_strict` first.
+    """
+
+    def __init__(self, strict: Collection[str] = ()) -> None:
+        self._strict = frozenset(strict)
         self._objects: dict[tuple[str, str], list[str]] = {}
         self._counts: dict[tuple[str, str], int] = {}
         self._lasting: dict[tuple[str, str], str] = {}
@@ -49,6 +62,10 @@ class Notes:
             self._counts[kind, text] = self._counts.get((kind, text), 0) + 1
             if kind in _LASTING and len(self._lasting) < _MOST_LASTING:
                 self._lasting.setdefault((kind, text), subject)
+
+    def is_strict(self, kind: str) -> bool:
+        """Whether what would be noted as this kind is a failure."""
+        return kind in self._strict
 
     def lasting(self) -> list[tuple[str, str, str]]:
         """Return kind, object and text of the first notes that a restore which is resumed would otherwise lose."""

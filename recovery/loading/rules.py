@@ -11,8 +11,11 @@ import re
 from typing import TYPE_CHECKING
 
 from recovery.dumps.statements import IDENTIFIER, QUALIFIED, Statement, unquote
+from recovery.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import psycopg
 
 _UNDEFINED_OBJECT = "42704"
@@ -100,6 +103,24 @@ RULES = (
         unlabelled=True,
     ),
 )
+
+# What --strict may name: the rules' kinds, and what else a restore may do otherwise than the source was.
+STRICT_KINDS = tuple(dict.fromkeys([*(rule.kind for rule in RULES), "collation", "database", "rows"]))
+# Nothing is lost by these, and most dumps need them.
+LOSSLESS_KINDS = frozenset({"exists", "clean"})
+
+
+def strict_kinds(names: Collection[str]) -> frozenset[str]:
+    """Return the kinds that --strict's words name; "all" is those by which something is lost.
+
+    Raises UsageError for a word that is none.
+    """
+    known = {kind.replace(" ", "-"): {kind} for kind in STRICT_KINDS} | {"all": set(STRICT_KINDS) - LOSSLESS_KINDS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"--strict {unknown[0]} is no kind of note", hint=f"the kinds are {', '.join(known)}")
+    return frozenset().union(*(known[name] for name in names))
+
 
 _OF_THE_DATABASE = _pattern(
     rb"(?:(?:CREATE|ALTER|DROP)\s+DATABASE\s|COMMENT\s+ON\s+DATABASE\s|SECURITY\s+LABEL\s.*\sON\s+DATABASE\s"
@@ -223,9 +244,14 @@ WORDINGS = (
 
 
 class Rulebook:
-    """The rules as they apply to one restore; remembers what was not restored, since later statements refer to it."""
+    """The rules as they apply to one restore; remembers what was not restored, since later statements refer to it.
 
-    def __init__(self) -> None:
+    Without ``owner`` or ``privileges`` nothing of those is tried.
+    """
+
+    def __init__(self, *, owner: bool = True, privileges: bool = True) -> None:
+        left_out = {"owner": not owner, "privileges": not privileges}
+        self._unwanted = tuple(rule for rule in RULES if left_out.get(rule.kind))
         self._lost: set[tuple[bytes, str]] = set()
 
     def worded_for(self, statement: Statement, server_version: int) -> tuple[Statement | None, Wording | None]:
@@ -239,10 +265,14 @@ class Rulebook:
                     return dataclasses.replace(statement, text=text), wording
         return statement, None
 
-    def left_out(self, statement: Statement) -> str | None:
-        """Why the statement is not even tried, or None."""
+    def left_out(self, statement: Statement) -> tuple[str, str] | None:
+        """Return (kind, text) of the note on a statement that is not even tried, None for all others."""
         if _OF_THE_DATABASE.match(statement.text):
-            return "it concerns the dumped database itself; the target keeps its own owner, settings and privileges"
+            text = "it concerns the dumped database itself; the target keeps its own owner, settings and privileges"
+            return "database", text
+        for rule in self._unwanted:
+            if rule.pattern.match(statement.text):
+                return rule.kind, f"left out, as --no-{rule.kind} says"
         return None
 
     def excuse(self, statement: Statement, error: psycopg.Error) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ from recovery.dumps.session import KEEPALIVES, PEER_CHECKS
 from recovery.dumps.statements import Inserts
 from recovery.errors import ConnectionLostError, EnvironmentLacksError, RecoveryError
 from recovery.loading import expected, rules
+from recovery.loading.notes import strict_hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -121,6 +122,9 @@ class Session:
         """Return the statement as this server can take it, with a note where that is another one; None for none."""
         worded, why = self._rulebook.worded_for(statement, self.connection.info.server_version)
         if why is not None:
+            if self._notes.is_strict(why.kind):
+                what = f"line {statement.line} of the dump, {statement.subject}: {why.text}"
+                raise RecoveryError(what, hint=strict_hint(why.kind, why.text))
             self._notes.add(why.kind, statement.subject, why.text)
         return worded
 
@@ -128,7 +132,8 @@ class Session:
         """Run one statement as it stands in the dump; False when a rule left it out or excused its failure.
 
         What is to be done ``also`` is done in the same transaction.  ``excuse`` is then the kind of the note.
-        Raises RecoveryError with line, object, SQLSTATE and the server's message otherwise, or ActiveSqlTransaction
+        Raises RecoveryError with line, object, SQLSTATE and the server's message otherwise, also where the note would
+        be of a strict kind, or ActiveSqlTransaction
         from a statement that does not share a transaction with another one.
         """
         self.excuse = None
@@ -137,8 +142,8 @@ class Session:
             return True
         reason = self._rulebook.left_out(statement)
         if reason is not None:
-            self.excuse = "database"
-            self._notes.add(self.excuse, statement.subject, reason)
+            self.excuse = reason[0]
+            self._notes.add(self.excuse, statement.subject, reason[1])
             return False
         self._subject = statement.subject
         known = self.worded(statement)
@@ -156,8 +161,9 @@ class Session:
             excuse = None
             if self.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
                 excuse = self._rulebook.excuse(statement, error)
-            if excuse is None:
-                raise self._explain(error, statement) from error
+            if excuse is None or self._notes.is_strict(excuse[0]):
+                hint = strict_hint(*excuse) if excuse is not None else None
+                raise self._explain(error, statement, hint=hint) from error
             self.excuse = excuse[0]
             self._notes.add(self.excuse, statement.subject, excuse[1])
             return False
@@ -251,10 +257,12 @@ class Session:
         """Close the connection; the server rolls back what was not committed."""
         self.connection.close()
 
-    def _explain(self, error: psycopg.Error, statement: Statement, subject: str | None = None) -> RecoveryError:
+    def _explain(
+        self, error: psycopg.Error, statement: Statement, subject: str | None = None, *, hint: str | None = None
+    ) -> RecoveryError:
         what = f"line {statement.line} of the dump, {subject or statement.subject}"
         user = self.connection.info.parameter_status("session_authorization")  # the server reports each change of it
-        hint = rules.hint(statement, error, str(user), acting=user != self._user)
+        hint = hint or rules.hint(statement, error, str(user), acting=user != self._user)
         return explain(error, what=what, hint=hint)
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:

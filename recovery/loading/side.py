@@ -37,6 +37,7 @@ from recovery.loading.leftovers import (
     take_lock,
     target_name,
 )
+from recovery.loading.notes import strict_hint
 from recovery.loading.session import connect, explain
 from recovery.loading.state import DatabaseState, read_state
 
@@ -113,6 +114,7 @@ class SideDatabase:
         self.bookmark = Bookmark(self.name, self._mark, notes, never=never)
         self._exists = False
         self._swapped = False
+        self.sorts_otherwise = False
 
     def connect(self) -> Connection:
         """Open another connection to the side database, which after the swap has the target's name."""
@@ -154,9 +156,15 @@ class SideDatabase:
         return last
 
     def _note_sorting(self, made: DatabaseState | None) -> None:
-        """Note it when the server could not make a database of the encoding and locale that was wished for."""
+        """Note it when the server could not make a database of the encoding and locale that was wished for.
+
+        Raises RecoveryError when that is to be a failure.
+        """
         if made is not None and made.sorting != self._given.choices[0].sorting:
+            self.sorts_otherwise = True
             text = f"the server has no {self._given.choices[0].sorting}; text is sorted by {made.sorting}"
+            if self._notes.is_strict("collation"):
+                raise RecoveryError(text, hint=strict_hint("collation", text))
             self._notes.add("collation", self.target, text)
 
     def resume(self) -> bool:
@@ -196,8 +204,8 @@ class SideDatabase:
     def swap(self) -> None:
         """Give the side database its final state and name; what the target was before stays beside it.
 
-        Raises RecoveryError when the names cannot be swapped, RefusedError when somebody has begun to use a target that
-        was empty, both with the target as it was.
+        Raises RecoveryError when the names cannot be swapped or what cannot be set is to be a failure, RefusedError
+        when somebody has begun to use a target that was empty, both with the target as it was.
         """
         if self._state is not None and not self._replace:
             _refuse_content(self._dsn, f"the database {self.target} was empty and is no longer: it is not given up")
@@ -274,7 +282,11 @@ class SideDatabase:
                 )
             self._admin.execute(_rename(self.name, self.target))
             self._admin.execute(_comment_on(self.target, self._given.comment))
-            return self._given.apply(self._admin, self.target)
+            not_set = self._given.apply(self._admin, self.target)
+            if not_set and self._notes.is_strict("database"):
+                text = "not set on the restored database"
+                raise RecoveryError(f"{text}: {not_set[0][0]}: {not_set[0][1]}", hint=strict_hint("database", text))
+            return not_set
 
     def _users(self) -> str:
         rows = self._admin.execute(
@@ -295,6 +307,7 @@ def side_database(
     resume: bool = False,
     source: manifest.DatabaseState | None = None,
     whose: Whose | None = None,
+    give_owner: bool = True,
 ) -> Iterator[SideDatabase]:
     """Create the side database for a restore into the DSN's database, and drop it on the way out unless it was swapped.
 
@@ -310,7 +323,7 @@ def side_database(
     with contextlib.closing(connect(dsn, database=admin_database(target))) as admin:
         take_lock(admin, target)  # before looking: what another restore finishes in between would be given up for this
         state = look_at_target(dsn, replace=replace)[1]
-        given = given_state(admin, state, source, whose)
+        given = given_state(admin, state, source, whose, give_owner=give_owner)
         side = SideDatabase(dsn, admin, target, state, given, notes=notes, replace=replace, dump=dump)
         if not (resume and side.resume()):
             for name in drop_leftovers(admin, target):

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import sql
 
-from recovery.dumps import describe
+from recovery.dumps import describe, sorting
 from recovery.verify.result import Outcome
 
 if TYPE_CHECKING:
     import psycopg
 
-    from recovery.dumps.manifest import Collation, DatabaseState
     from recovery.verify.reference import Reference
 
 Answer = tuple[Outcome, str, dict[str, Any]]
 
-_DEFAULT = "the database's default"
 _MAY_DIFFER = [
     "the order of text in results, and what < and > say of it",
     "which range partition takes which text, from now on",
@@ -57,7 +55,7 @@ def check(original: Reference, connection: psycopg.Connection[tuple[object, ...]
             "database": [state.provider, state.locale or state.collate, state.collation_version],
             "stale": stale,
         }
-        versions, locales = _differing(original, now, state)
+        versions, locales = sorting.differing(original.database_state, original.collations, state, now)
         if versions or locales:
             evidence |= {"differing": {**versions, **locales}, "may_differ": _MAY_DIFFER}
         if stale or versions or locales:
@@ -76,23 +74,6 @@ def check(original: Reference, connection: psycopg.Connection[tuple[object, ...]
         reason = f"indexes agree with the server's rules: {_said(versions)}; the order of text may differ"
         return Outcome.PASS, reason, evidence
     return Outcome.PASS, "the rules are the original's", evidence
-
-
-def _differing(
-    original: Reference, now: tuple[Collation, ...], state: DatabaseState
-) -> tuple[dict[str, list[str | None]], dict[str, list[str | None]]]:
-    """Return the versions, and the default locale, that are not the original's: by name, what was and what is."""
-    then = original.database_state
-    if then is None or original.collations is None:
-        return {}, {}
-    known = {c.name: c.version for c in original.collations}
-    versions = {c.name: [known[c.name], c.version] for c in now if _differ(known.get(c.name), c.version)}
-    before, here = ([s.provider, _plain(s.locale or s.collate), _plain(s.ctype)] for s in (then, state))
-    if before != here:
-        return versions, {_DEFAULT: [" ".join(map(str, before)), " ".join(map(str, here))]}
-    if _differ(then.collation_version, state.collation_version):
-        versions[_DEFAULT] = [then.collation_version, state.collation_version]
-    return versions, {}
 
 
 def _partitions(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, Any]:
@@ -116,13 +97,3 @@ def _said(differing: dict[str, list[str | None]]) -> str:
     name, (was, is_now) = next(iter(differing.items()))
     more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
     return f"{name} was {was}, is {is_now}{more}"
-
-
-def _differ(before: str | None, here: str | None) -> bool:
-    """Whether both versions are known and not the same: servers before 15, and the C locale, state none."""
-    return before is not None and here is not None and before != here
-
-
-def _plain(locale: str | None) -> str | None:
-    """A locale as every platform spells it: C.UTF-8 and C.utf8 are one."""
-    return None if locale is None else locale.lower().replace("-", "")

@@ -16,7 +16,7 @@ import pydantic
 from recovery.dumps import describe, sorting
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.reader import DumpReader, check
-from recovery.dumps.source import open_dump
+from recovery.dumps.source import CHECK_FIRST_BYTES, open_dump
 from recovery.errors import EnvironmentLacksError, RecoveryError, RefusedError
 from recovery.loading import statistics
 from recovery.loading.given import Whose
@@ -45,10 +45,6 @@ if TYPE_CHECKING:
     from recovery.loading.side import SideDatabase
 
 __all__ = ["DumpFacts", "Note", "Phase", "RestoreResult", "drop_interrupted", "find_resumable", "restore"]
-
-# Reading a dump of this size twice costs a moment; a larger one is checked while it loads into the side database, which
-# finds the same faults before the target is touched, only later.
-CHECK_FIRST_BYTES = 4 * 1024 * 1024
 
 # A session that is sent rows waits for them between whiles; two more than the jobs keep all processors at work, on two
 # cores in a twelfth less time.
@@ -115,8 +111,8 @@ def restore(
     """Restore the dump at ``source`` (FILE, s3://bucket/key or "-") into the database that ``dsn`` names.
 
     ``check_first`` reads the whole dump once before anything is created on the server; by default that is done for
-    dumps up to CHECK_FIRST_BYTES.  ``jobs`` indexes are built at once and two more sessions take rows, by default one
-    per core of this machine, 2 to 8.
+    dumps up to CHECK_FIRST_BYTES, and cannot be done for a longer one on standard input.
+    ``jobs`` indexes are built at once and two more sessions take rows, by default one per core of this machine, 2 to 8.
     ``resume`` goes on where an interrupted restore of the same dump into the same target stopped: the whole dump is
     read and checked again, but what is known to be loaded is not loaded again.  ``database_state`` says whose encoding,
     locale, settings, privileges, limit of connections and comment the restored database is given, the "source"'s, which
@@ -137,7 +133,8 @@ def restore(
         known_by = _known_by(dump, manifest)
         if resume and known_by is None:
             raise _read_once(dump)
-        first = check_first if check_first is not None else dump.size <= CHECK_FIRST_BYTES
+        small = not dump.once and dump.size <= CHECK_FIRST_BYTES
+        first = check_first if check_first is not None else small
         extensions: list[str] = []
         if first:
             with clock.phase("check"):
@@ -166,7 +163,7 @@ def restore(
                 stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
             loader = Loader(
-                reader, session, pool, notes, side.bookmark, stored=dump.size, manifest=manifest, progress=progress
+                reader, session, pool, notes, side.bookmark, stored=dump.length, manifest=manifest, progress=progress
             )
             with clock.phase("load"):
                 loader.run()

@@ -94,6 +94,7 @@ class ArchiveSource(DumpSource):
         self._kept: IO[bytes] | None = None
         if path is None and original is not None:
             self._kept = _keep(original)
+            self.size = original.size
         self._path = path if path is not None else Path(f"/dev/fd/{self._kept.fileno()}") if self._kept else Path()
         self._identity = self._look()
         try:
@@ -106,6 +107,11 @@ class ArchiveSource(DumpSource):
         except BaseException:
             self.close()
             raise
+
+    @property
+    def length(self) -> int | None:
+        """Nobody knows how much pg_restore will write."""
+        return None
 
     def stored(self) -> Iterator[bytes]:
         """Run pg_restore and yield what it writes.
@@ -254,15 +260,11 @@ def _programs() -> Mapping[int, Path]:
 
 def _keep(source: DumpSource) -> IO[bytes]:
     """Copy an archive to a temporary file that nobody else can see: pg_restore seeks in it."""
-    if source.size > SPOOL_LIMIT_BYTES:
-        raise RefusedError(
-            f"{source.name} is an archive of {source.size:,} bytes; up to {SPOOL_LIMIT_BYTES:,} are kept in a "
-            "temporary file",
-            hint="download it and restore the file, or take backups as plain SQL, which needs no temporary file",
-        )
     kept = tempfile.TemporaryFile(prefix="recovery-archive-")  # noqa: SIM115  # lives as long as the source
     try:
+        _refuse_excess(source)
         for chunk in source.stored():
+            _refuse_excess(source)
             kept.write(chunk)
         kept.flush()
     except OSError as error:
@@ -272,6 +274,15 @@ def _keep(source: DumpSource) -> IO[bytes]:
         kept.close()
         raise
     return kept
+
+
+def _refuse_excess(source: DumpSource) -> None:
+    if source.size > SPOOL_LIMIT_BYTES:
+        size = f"more than {SPOOL_LIMIT_BYTES:,}" if source.once else f"{source.size:,}"
+        raise RefusedError(
+            f"{source.name} is an archive of {size} bytes; up to {SPOOL_LIMIT_BYTES:,} are kept in a temporary file",
+            hint="download it and restore the file, or take backups as plain SQL, which needs no temporary file",
+        )
 
 
 def _words(complaints: IO[bytes]) -> str:

@@ -161,19 +161,19 @@ class DumpReader:
 
     def _counted(self, text: Iterator[bytes]) -> Iterator[bytes]:
         layout = self._manifest.layout if self._manifest is not None else None
-        most = max(ALWAYS_ALLOWED_TEXT, MOST_TEXT_PER_STORED * self._source.size)
         for piece in text:
             self.text_done += len(piece)
             if layout is not None and self.text_done > layout.uncompressed_size:
                 raise self._not_the_manifests(
                     f"its text goes on after the {layout.uncompressed_size:,} bytes that the manifest says"
                 )
-            if layout is None and self.text_done > most:
+            # The size of a stream is what has come of it so far.
+            if layout is None and self.text_done > max(ALWAYS_ALLOWED_TEXT, MOST_TEXT_PER_STORED * self._source.size):
                 raise self._bomb()
             yield piece
 
     def _refuse_size(self) -> None:
-        if self._manifest is not None and self._source.size != self._manifest.size:
+        if self._manifest is not None and not self._source.once and self._source.size != self._manifest.size:
             raise self._not_the_manifests(
                 f"it has {self._source.size:,} bytes, the manifest says {self._manifest.size:,}"
             )

@@ -1,7 +1,7 @@
 """Where a dump's bytes come from: a file, an S3 object or standard input, compressed with gzip or plain.
 
-A :class:`DumpSource` can be read several times and gives the same bytes each time, or raises.  None keeps more than a
-few pieces in memory.
+A :class:`DumpSource` can be read several times, but for a large stream, and gives the same bytes each time, or raises.
+None keeps more than a few pieces in memory.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import contextlib
+import io
 import os
 import stat
 import sys
-import tempfile
 from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self, cast
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 READ_BYTES = 1024 * 1024
-# Standard input has to be kept to be read twice; more than this on a task's small disk would be the next accident.
+# Reading a dump of this size twice costs a moment; a larger one is checked while it loads into the side database, which
+# finds the same faults before the target is touched, only later.
+CHECK_FIRST_BYTES = 4 * 1024 * 1024
+# pg_restore seeks in an archive, which is kept for it; more than this on a task's small disk would be the next
+# accident.
 SPOOL_LIMIT_BYTES = 1024 * 1024 * 1024
 # Large enough that S3's answering time does not count, small enough that several fit in the memory of a client.
 _S3_RANGE_BYTES = 4 * 1024 * 1024
@@ -38,10 +42,14 @@ _S3_RANGES_AHEAD = 4
 
 
 class DumpSource(abc.ABC):
-    """A dump's stored bytes.  ``name`` is for people, ``size`` counts stored (compressed) bytes."""
+    """A dump's stored bytes.  ``name`` is for people, ``size`` counts stored (compressed) bytes.
+
+    What can be read ``once`` has its size only when it has been.
+    """
 
     name: str
     size: int
+    once: bool = False
     # What another source of the same unchanged dump has, too; None where there can be no other one.
     identity: dict[str, str | int] | None = None
 
@@ -52,6 +60,11 @@ class DumpSource(abc.ABC):
         Raises BadDumpError when the bytes changed since the source was opened, EnvironmentLacksError when they cannot
         be read.
         """
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes :meth:`stored` yields, None where that is not known before its end."""
+        return self.size
 
     def head(self, count: int) -> bytes:
         """Return up to ``count`` stored bytes from the start."""
@@ -116,46 +129,65 @@ class FileSource(DumpSource):
             )
 
 
-class SpoolSource(DumpSource):
-    """A stream that can be read once, kept in a temporary file that nobody else can see."""
+class StreamSource(DumpSource):
+    """A stream that can be read once, such as standard input.  Its beginning is kept, or all of a small one.
 
-    def __init__(self, name: str, stream: IO[bytes], limit: int = SPOOL_LIMIT_BYTES) -> None:
+    ``size`` is what has been read so far.
+    """
+
+    def __init__(self, name: str, stream: IO[bytes], *, owned: bool = False) -> None:
         self.name = name
+        self._stream = stream
+        self._owned = owned
+        self._begun = False
         self.size = 0
-        self._file = tempfile.TemporaryFile(prefix="recovery-dump-")  # noqa: SIM115  # lives as long as the source
-        try:
-            while chunk := stream.read(READ_BYTES):
-                self.size += len(chunk)
-                self._refuse_excess(limit)
-                self._file.write(chunk)
-        except OSError as error:
-            self._file.close()
-            raise EnvironmentLacksError(f"the dump on {name} cannot be kept for reading", detail=str(error)) from error
-        except BaseException:
-            self._file.close()
-            raise
+        self._kept = b"".join(self._until(CHECK_FIRST_BYTES + 1))
+        self.once = self.size > CHECK_FIRST_BYTES
 
-    def _refuse_excess(self, limit: int) -> None:
-        if self.size > limit:
-            raise RefusedError(
-                f"the dump on {self.name} is larger than {limit:,} bytes, the most that is kept in a temporary file",
-                hint="store it in a file or in S3 and restore it from there",
-            )
+    @property
+    def length(self) -> int | None:
+        """Known of a small one only."""
+        return None if self.once else self.size
+
+    def head(self, count: int) -> bytes:
+        """Return the first of what is kept."""
+        return self._kept[:count]
 
     def stored(self) -> Iterator[bytes]:
-        """Read the temporary file from its start."""
-        offset = 0
-        while True:
-            self._file.seek(offset)
-            chunk = self._file.read(READ_BYTES)
-            if not chunk:
-                return
-            offset += len(chunk)
-            yield chunk
+        """Yield what is kept, then the rest as it comes, which can be had once.
+
+        Raises RefusedError the second time.
+        """
+        if self.once and self._begun:
+            raise RefusedError(
+                f"the dump on {self.name} can be read only once",
+                hint="store it in a file or in S3 and restore it from there",
+            )
+        self._begun = True
+        for start in range(0, len(self._kept), READ_BYTES):
+            yield self._kept[start : start + READ_BYTES]
+        if self.once:
+            self._kept = b""
+            yield from self._until(None)
+
+    def _until(self, enough: int | None) -> Iterator[bytes]:
+        """Read on until so much is there in all, or to the end."""
+        # What is there is taken as soon as it is: the other end of a pipe may be slow.
+        read = self._stream.read1 if isinstance(self._stream, io.BufferedIOBase) else self._stream.read
+        try:
+            while enough is None or self.size < enough:
+                chunk = read(READ_BYTES)
+                if not chunk:
+                    return
+                self.size += len(chunk)
+                yield chunk
+        except OSError as error:
+            raise EnvironmentLacksError(f"the dump on {self.name} cannot be read", detail=str(error)) from error
 
     def close(self) -> None:
-        """Remove the temporary file."""
-        self._file.close()
+        """Close the stream, unless it is somebody else's."""
+        if self._owned:
+            self._stream.close()
 
 
 class S3Source(DumpSource):
@@ -248,7 +280,7 @@ def open_dump(
 
 def _open(source: str, *, s3: S3Client | None, region: str | None, stdin: IO[bytes] | None) -> DumpSource:
     if source == "-":
-        return SpoolSource("standard input", stdin if stdin is not None else sys.stdin.buffer)
+        return StreamSource("standard input", stdin if stdin is not None else sys.stdin.buffer)
     if source.startswith("s3://"):
         bucket, _, key = source.removeprefix("s3://").partition("/")
         if not bucket or not key or key.endswith("/"):
@@ -260,8 +292,7 @@ def _open(source: str, *, s3: S3Client | None, region: str | None, stdin: IO[byt
     except OSError:
         return FileSource(path)  # which says what is wrong
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
-        with path.open("rb") as stream:
-            return SpoolSource(source, stream)
+        return StreamSource(source, path.open("rb"), owned=True)
     return FileSource(path)
 
 

@@ -24,10 +24,11 @@ _LEAST_SECONDS = 1.0
 class Forecast:
     """How long a restore of a dump of ``stored`` bytes still takes; moments are the monotonic clock's seconds.
 
+    Where ``stored`` is None nobody knows how much is to come, and nothing is said before all rows are loaded.
     ``sizes`` is what its manifest says of the source; without it nothing is known of what comes after the rows.
     """
 
-    def __init__(self, stored: int, sizes: Sizes | None) -> None:
+    def __init__(self, stored: int | None, sizes: Sizes | None) -> None:
         self._stored = stored
         self._after = None if sizes is None or not sizes.tables else _INDEX_BYTE * sizes.indexes / sizes.tables + _REST
         self._began: float | None = None
@@ -51,7 +52,12 @@ class Forecast:
         loading = (ended if ended is not None else now) - self._began
         if loading < _LEAST_SECONDS or done <= self._skipped:
             return ""
-        reading = 0.0 if ended is not None else loading * (self._stored - done) / (done - self._skipped)
+        if ended is not None:
+            reading = 0.0
+        elif self._stored is not None:
+            reading = loading * max(0, self._stored - done) / (done - self._skipped)
+        else:
+            return ""
         if self._after is None:
             return f"rows loaded in about {_span(reading)}, then indexes" if ended is None else ""
         left = (loading + reading) * (1 + self._after) - (now - self._began)

@@ -140,7 +140,7 @@ class Loader:
         notes: Notes,
         bookmark: Bookmark,
         *,
-        stored: int,
+        stored: int | None,
         manifest: Manifest | None,
         progress: Progress,
     ) -> None:

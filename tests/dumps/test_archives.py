@@ -19,6 +19,8 @@ from recovery.dumps.archive import archive_format
 from recovery.dumps.reader import check
 from recovery.dumps.source import open_dump
 from recovery.errors import BadDumpError, EnvironmentLacksError, RecoveryError, RefusedError
+from recovery.loading import forecast, loader
+from recovery.progress import ProgressEvent
 from recovery.restore import restore
 
 pytestmark = pytest.mark.slow  # many restores into real servers
@@ -209,3 +211,17 @@ def test_a_custom_archive_cut_anywhere_is_refused(source: str, tmp_path: Path) -
         path.write_bytes(whole[: len(whole) * part // 24])
         with pytest.raises(BadDumpError), open_dump(str(path)) as opened:
             check(opened)
+
+
+def test_the_progress_of_an_archive_counts_no_more_than_there_is_and_foretells_no_negative_time(
+    source: str, make_database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(loader, "_REPORT_SECONDS", 0.0)
+    run(source, "CREATE TABLE app.even AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 20000)")
+    events: list[ProgressEvent] = []
+    restore(str(dump(source, "custom", tmp_path / "dump.pgdump")), make_database(), progress=events.append)
+    loading = [event for event in events if event.stage == "load"]
+    assert loading[-1].done > 20_000_000
+    assert {event.total for event in loading} == {None}
+    assert not [event.text for event in loading if "-" in event.text or "rows loaded in" in event.text]

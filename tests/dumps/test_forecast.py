@@ -46,6 +46,19 @@ def test_without_the_sizes_of_the_source_only_the_rows_are_foretold() -> None:
         assert told.say(210.0, 1000, ended=200.0) == ""
 
 
+def test_where_nobody_knows_how_much_is_to_come_only_what_follows_the_rows_is_foretold() -> None:
+    told = Forecast(None, SIZES)
+    told.rows_begin(0.0, 0)
+    assert told.say(10.0, 5000) == ""
+    assert told.say(11.0, 5000, ended=10.0).startswith("done in about")
+
+
+def test_no_time_is_negative_when_more_was_read_than_there_was_to_be() -> None:
+    told = Forecast(1000, None)
+    told.rows_begin(0.0, 0)
+    assert told.say(10.0, 5000) == "rows loaded in about 0 s, then indexes"
+
+
 @given(st.integers(11, 10**6), st.floats(0.01, 0.99), st.integers(0, 10**6), st.integers(0, 10**12))
 def test_at_an_even_pace_the_same_end_is_foretold_at_every_moment(
     loading: int, share: float, began: int, skipped: int

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recovery.dumps import source
 from recovery.dumps.members import inflate
-from recovery.dumps.source import SpoolSource, open_dump
+from recovery.dumps.source import open_dump
 from recovery.errors import BadDumpError, EnvironmentLacksError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -117,9 +118,33 @@ def test_a_pipe_is_kept_and_can_be_read_twice(tmp_path: Path) -> None:
         assert dump.size == len(WHOLE)
 
 
-def test_standard_input_beyond_the_limit_is_refused() -> None:
-    with pytest.raises(RefusedError, match="larger than"):
-        SpoolSource("standard input", io.BytesIO(bytes(5000)), limit=4000)
+def test_a_small_stream_is_kept_and_a_larger_one_can_be_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "CHECK_FIRST_BYTES", 1000)
+    for size, once in ((0, False), (1000, False), (1001, True), (5000, True)):
+        data = bytes(range(250)) * 20
+        with open_dump("-", stdin=io.BytesIO(data[:size])) as dump:
+            assert (dump.once, dump.length) == (once, None if once else size)
+            assert dump.head(700) == data[: min(size, 700)]
+            assert b"".join(dump.stored()) == data[:size]
+            assert dump.size == size
+            if once:
+                with pytest.raises(RefusedError, match="only once"):
+                    next(iter(dump.stored()))
+            else:
+                assert b"".join(dump.stored()) == data[:size]
+
+
+def test_what_has_come_through_a_pipe_is_handed_on_before_the_rest_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "CHECK_FIRST_BYTES", 3)
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb") as stream:
+        os.write(theirs, b"first")
+        chunks = open_dump("-", stdin=stream).stored()
+        assert next(chunks) == b"first"
+        os.write(theirs, b"second")
+        assert next(chunks) == b"second"
+        os.close(theirs)
+        assert list(chunks) == []
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3://bucket", "s3://bucket/", "s3://bucket/folder/"])

@@ -78,7 +78,8 @@ def of_facts(facts: DumpFacts) -> Reference:
 
 def of_manifest(manifest: Manifest) -> Reference:
     """What a manifest tells."""
-    columns = {(block.schema_name, block.name): tuple(block.columns) for block in manifest.layout.copy_blocks}
+    blocks = manifest.layout.copy_blocks if manifest.layout is not None else ()
+    columns = {(block.schema_name, block.name): tuple(block.columns) for block in blocks}
     return Reference(
         f"the manifest of {manifest.backup_id}",
         tables={

@@ -10,7 +10,7 @@ import dataclasses
 import re
 
 from recovery.dumps.rowsum import Content, RowSum
-from recovery.dumps.statements import codec_of
+from recovery.dumps.statements import UNSAFE_ENCODINGS, codec_of
 from recovery.errors import BadDumpError
 
 _NAME = r'(?:"(?:[^"]|"")+"|[^\s".,();]+)'
@@ -286,7 +286,12 @@ class CopyScanner:
         if begin is None:
             return end
         if (encoding := _CLIENT_ENCODING.match(statement)) is not None:
-            self._encoding = encoding.group(1)
+            self._encoding = encoding.group(1).upper()
+            if self._encoding in UNSAFE_ENCODINGS:
+                raise BadDumpError(
+                    f"the dump is written in {self._encoding.decode()}, whose characters can contain backslashes",
+                    hint="unset PGCLIENTENCODING, and client_encoding in the connection string",
+                )
         if _DATA_STATEMENT.match(statement) is None:
             return end
         copy = _COPY.match(statement)

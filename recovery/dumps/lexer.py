@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from recovery.dumps.scan import statement_end
 from recovery.dumps.statements import (
+    UNSAFE_ENCODINGS,
     CopyBlock,
     Inserts,
     Item,
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 _SMALL_PIECE_BYTES = 512 * 1024
 _LONG_ROW_BYTES = 1024 * 1024
-
-# In these client encodings a byte that looks like a quote or a backslash can be half of a character.
-_UNSAFE_ENCODINGS = {b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB"}
 
 _SPACE = re.compile(rb"[ \t\r\n\f\v]*")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
@@ -170,7 +168,7 @@ class Lexer:
         name, value = found.group(1).lower(), found.group(2).upper()
         if name == b"standard_conforming_strings":
             self._plain_strings = value in {b"ON", b"TRUE", b"YES", b"1"}
-        elif value in _UNSAFE_ENCODINGS:
+        elif value in UNSAFE_ENCODINGS:
             raise self._window.bad(
                 f"the dump is written in {value.decode()}, whose characters can contain quotes and backslashes",
                 hint="dump again with `pg_dump --encoding=UTF8`",

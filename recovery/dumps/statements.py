@@ -89,6 +89,10 @@ _CODECS = {
 }
 
 
+# In these client encodings a byte that looks like a quote or a backslash can be half of a character.
+UNSAFE_ENCODINGS = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB"})
+
+
 @dataclasses.dataclass(frozen=True)
 class Label:
     """The comment pg_dump writes above an object.  It helps people and planning; nothing is decided on it alone."""

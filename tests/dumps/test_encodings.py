@@ -96,3 +96,13 @@ def test_names_that_the_encoding_of_the_dump_does_not_have_are_refused() -> None
     scanner = CopyScanner()
     with pytest.raises(BadDumpError, match="name"):
         scanner.feed(b"SET client_encoding = 'EUC_JP';\nCOPY public.gr\xff (a) FROM stdin;\n\\.\n\n")
+
+
+def test_a_client_encoding_that_nobody_can_restore_again_ends_the_backup(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "SJIS")
+    with pytest.raises(RecoveryError, match="SJIS") as caught:
+        take_backup(database, local_dir=tmp_path)
+    assert "PGCLIENTENCODING" in str(caught.value.hint)
+    assert [backup for backup in list_local_backups(tmp_path) if backup.sealed] == []

@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     import psycopg
 
 _FIRST_WITH_PERIODS = 18
+_FIRST_WITH_TID_RANGE_SCANS = 14
+
+# Tables of more than this many blocks of 8 KiB are asked in parts, at most one per session: each part may read the
+# whole table that is referred to.
+PART_BLOCKS = 128 * 1024
 
 # Keys that stand for themselves: the copies that partitions inherit are covered by asking the partitioned table.
 _FOREIGN_KEYS = """
 SELECT n.nspname, t.relname, k.conname, k.convalidated, {enforced}, {period}, k.confmatchtype::pg_catalog.text,
-       t.relkind::pg_catalog.text, rn.nspname, r.relname, r.relkind::pg_catalog.text,
+       t.relkind::pg_catalog.text, CASE WHEN am.amname = 'heap' THEN t.relpages ELSE 0 END,
+       rn.nspname, r.relname, r.relkind::pg_catalog.text,
        ARRAY(SELECT ARRAY[fa.attname, pa.attname, opn.nspname, op.oprname,
                           CASE WHEN fa.attcollation <> pa.attcollation THEN cn.nspname END,
                           CASE WHEN fa.attcollation <> pa.attcollation THEN co.collname END]::pg_catalog.text[]
@@ -32,7 +38,7 @@ SELECT n.nspname, t.relname, k.conname, k.convalidated, {enforced}, {period}, k.
                LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
               ORDER BY i)
   FROM pg_catalog.pg_constraint k
-  JOIN pg_catalog.pg_class t ON t.oid = k.conrelid
+  JOIN pg_catalog.pg_class t ON t.oid = k.conrelid LEFT JOIN pg_catalog.pg_am am ON am.oid = t.relam
   JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
   JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
   JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
@@ -42,9 +48,22 @@ SELECT n.nspname, t.relname, k.conname, k.convalidated, {enforced}, {period}, k.
 """
 
 
+# The tables that hold the rows of a partitioned one, with their sizes as they were last counted.
+_LEAVES = """
+SELECT n.nspname, c.relname, CASE WHEN am.amname = 'heap' THEN c.relpages ELSE 0 END
+  FROM pg_catalog.pg_partition_tree(%s::pg_catalog.text::pg_catalog.regclass) p
+  JOIN pg_catalog.pg_class c ON c.oid = p.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
+ WHERE p.isleaf AND c.relkind <> 'p'
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """A foreign key; `columns` gives per column (its name, the referenced name, operator, collation or None)."""
+    """A foreign key; `columns` gives per column (its name, the referenced name, operator, collation or None).
+
+    `blocks` is the size of its table as it was last counted.
+    """
 
     schema: str
     table: str
@@ -54,6 +73,7 @@ class Key:
     period: bool
     match_full: bool
     partitioned: bool
+    blocks: int
     referenced_schema: str
     referenced_table: str
     referenced_partitioned: bool
@@ -73,7 +93,9 @@ def list_foreign_keys(connection: psycopg.Connection[tuple[object, ...]]) -> lis
     )
     keys = []
     for row in cast("list[tuple[Any, ...]]", connection.execute(query.encode()).fetchall()):
-        schema, table, name, validated, enforced, period, match, kind, to_schema, to_table, to_kind, columns = row
+        schema, table, name, validated, enforced, period, match, kind, blocks, to_schema, to_table, to_kind, columns = (
+            row
+        )
         keys.append(
             Key(
                 schema,
@@ -84,6 +106,7 @@ def list_foreign_keys(connection: psycopg.Connection[tuple[object, ...]]) -> lis
                 period,
                 match == "f",
                 kind == "p",
+                blocks,
                 to_schema,
                 to_table,
                 to_kind == "p",
@@ -93,12 +116,20 @@ def list_foreign_keys(connection: psycopg.Connection[tuple[object, ...]]) -> lis
     return keys
 
 
-def violations_query(key: Key) -> sql.Composed:
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Blocks of a table with rows of the key at `index` of the list of keys; None is no bound."""
+
+    index: int
+    schema: str
+    table: str
+    first_block: int | None = None
+    end_block: int | None = None
+    blocks: int = 0
+
+
+def _violations_query(key: Key, part: _Part) -> sql.Composed:
     """The query that counts the rows whose key points nowhere, by the rules of the key's MATCH type."""
-
-    def table(schema: str, name: str, *, partitioned: bool) -> sql.Composable:
-        return sql.SQL("{}{}").format(sql.SQL("" if partitioned else "ONLY "), sql.Identifier(schema, name))
-
     equal = []
     for own, referenced, (operator_schema, operator), collation in key.columns:
         right: sql.Composable = sql.SQL("f.{}").format(sql.Identifier(own))
@@ -112,21 +143,42 @@ def violations_query(key: Key) -> sql.Composed:
         )
     joined = sql.SQL(" AND ").join(equal)
     present = [sql.SQL("f.{} IS NOT NULL").format(sql.Identifier(column[0])) for column in key.columns]
-    missing = sql.SQL("NOT EXISTS (SELECT FROM {} p WHERE {})").format(
-        table(key.referenced_schema, key.referenced_table, partitioned=key.referenced_partitioned), joined
+    missing = sql.SQL("NOT EXISTS (SELECT FROM {}{} p WHERE {})").format(
+        sql.SQL("" if key.referenced_partitioned else "ONLY "),
+        sql.Identifier(key.referenced_schema, key.referenced_table),
+        joined,
     )
+    bounds = [
+        sql.SQL(" AND f.ctid {} {}::pg_catalog.tid").format(sql.SQL(comparison), sql.Literal(f"({block},0)"))
+        for comparison, block in ((">=", part.first_block), ("<", part.end_block))
+        if block is not None
+    ]
     # MATCH FULL: all NULL or none. MATCH SIMPLE: a NULL anywhere satisfies the key.
     glue = sql.SQL(" OR ") if key.match_full else sql.SQL(" AND ")
-    return sql.SQL("SELECT pg_catalog.count(*) FROM {} f WHERE ({}) AND {}").format(
-        table(key.schema, key.table, partitioned=key.partitioned), glue.join(present), missing
+    return sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {} f WHERE ({}) AND {}{}").format(
+        sql.Identifier(part.schema, part.table), glue.join(present), missing, sql.SQL("").join(bounds)
     )
 
 
-def count_violations(connection: psycopg.Connection[tuple[object, ...]], key: Key) -> int | None:
-    """Count the rows that break the key; None for keys over periods or not enforced, which promise nothing to count."""
-    if key.period or not key.enforced:
-        return None
-    return int(cast("tuple[int]", connection.execute(violations_query(key)).fetchone())[0])
+def _parts(connection: psycopg.Connection[tuple[object, ...]], index: int, key: Key, jobs: int) -> list[_Part]:
+    """Cut the key's table into what single queries ask."""
+    leaves = [(key.schema, key.table, key.blocks)]
+    if key.partitioned:
+        title = sql.Identifier(key.schema, key.table).as_string(connection)
+        leaves = cast("list[tuple[str, str, int]]", connection.execute(_LEAVES, (title,)).fetchall())
+    parts: list[_Part] = []
+    for schema, table, blocks in leaves:
+        count = min(jobs, -(-blocks // PART_BLOCKS))
+        if count < 2 or session.major_of(connection) < _FIRST_WITH_TID_RANGE_SCANS:
+            parts.append(_Part(index, schema, table, blocks=blocks))
+            continue
+        bounds = [blocks * number // count for number in range(1, count)]
+        parts += [
+            # Open at both ends: the size is an older one.
+            _Part(index, schema, table, first, end, blocks // count)
+            for first, end in zip([None, *bounds], [*bounds, None], strict=True)
+        ]
+    return parts
 
 
 def check_all(
@@ -134,16 +186,24 @@ def check_all(
 ) -> list[tuple[Key, int | None]]:
     """Count the violations of every foreign key in the exported snapshot, over `jobs` connections.
 
-    Returns (key, violations or None) in the order of their names.
+    Returns (key, violations) in the order of their names; None for keys over periods or not enforced, which promise
+    nothing to count.
     """
     with session.connect(dsn) as connection:
         session.import_snapshot(connection, snapshot)
         keys = list_foreign_keys(connection)
-    found: dict[int, int | None] = {}
+        counted = {index: key for index, key in enumerate(keys) if key.enforced and not key.period}
+        parts = [part for index, key in counted.items() for part in _parts(connection, index, key, jobs)]
+    found = dict.fromkeys(counted, 0)
+    guard = threading.Lock()
 
-    def work(worker: psycopg.Connection[tuple[object, ...]], index: int) -> None:
-        found[index] = count_violations(worker, keys[index])
+    def work(worker: psycopg.Connection[tuple[object, ...]], part: _Part) -> None:
+        query = _violations_query(keys[part.index], part)
+        violations = int(cast("tuple[int]", worker.execute(query).fetchone())[0])
+        with guard:
+            found[part.index] += violations
 
-    if keys:
-        in_snapshot(dsn, snapshot, lambda _: range(len(keys)), work, jobs=jobs, stop=stop or threading.Event())
-    return [(key, found[index]) for index, key in enumerate(keys)]
+    if parts:
+        parts.sort(key=lambda part: part.blocks, reverse=True)
+        in_snapshot(dsn, snapshot, lambda _: parts, work, jobs=jobs, stop=stop or threading.Event())
+    return [(key, found.get(index)) for index, key in enumerate(keys)]

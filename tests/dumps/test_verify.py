@@ -13,6 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from machine.programs import postgresql_client_folder
+from recovery.dumps import foreign_keys
 from recovery.dumps.catalogue import Backup
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.manifest import Manifest
@@ -149,6 +150,30 @@ def test_keys_of_every_shape_are_checked_by_their_own_rules(database: str) -> No
     rung = verify(database).rung("foreign-keys")
     assert rung.outcome is Outcome.FAIL
     assert rung.evidence["broken"] == {"public.whole.whole_a_b_fkey": {"rows": 1, "at_source": None}}
+
+
+def test_a_key_of_a_large_table_is_asked_in_parts_with_the_same_answer(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(database, "CREATE TABLE p (a int PRIMARY KEY); INSERT INTO p SELECT i FROM generate_series(0, 9) i")
+    run(database, 'CREATE TABLE "a ""child" (a int REFERENCES p, pad text)')
+    run(database, "CREATE TABLE parts (a int REFERENCES p, pad text) PARTITION BY LIST (a)")
+    run(database, "CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1) PARTITION BY HASH (pad)")
+    run(database, "CREATE TABLE part_1_1 PARTITION OF part_1 FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+    run(database, "CREATE TABLE no_rows PARTITION OF parts FOR VALUES IN (77) PARTITION BY LIST (a)")
+    run(database, 'CREATE TABLE "a ""part" PARTITION OF parts DEFAULT')
+    for table in ('"a ""child"', "parts"):
+        rows = f"INSERT INTO {table} SELECT i % 11, repeat('x', 200) FROM generate_series(1, 11000) i"
+        run(database, f"SET session_replication_role = replica; {rows}")
+    run(database, "ANALYZE")
+    whole = verify(database).rung("foreign-keys").evidence
+    assert [each["rows"] for each in whole["broken"].values()] == [1000, 1000]
+    monkeypatch.setattr("recovery.dumps.foreign_keys.PART_BLOCKS", 50)
+    asked: list[object] = []
+    query = foreign_keys._violations_query
+    monkeypatch.setattr(foreign_keys, "_violations_query", lambda *given: asked.append(given) or query(*given))
+    assert verify(database, options=Checks(jobs=3)).rung("foreign-keys").evidence == whole
+    assert len(asked) == 3 + 1 + 3  # the child, the partition with a tenth of the rows, the one with the others
 
 
 def test_without_a_manifest_only_what_the_dump_tells_is_checked(pair: tuple[Backup, str]) -> None:

@@ -6,16 +6,19 @@ they are named, with what may differ.  Damage is where the rules have changed un
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import sql
 
 from recovery.dumps import describe, sorting
+from recovery.dumps.checksum import in_snapshot
 from recovery.verify.result import Outcome
 
 if TYPE_CHECKING:
     import psycopg
 
+    from recovery.dumps.snapshot import Snapshot
     from recovery.verify.reference import Reference
 
 Answer = tuple[Outcome, str, dict[str, Any]]
@@ -40,12 +43,13 @@ SELECT n.nspname, c.relname, pg_catalog.pg_get_partition_constraintdef(c.oid)
 """
 
 
-def check(original: Reference, connection: psycopg.Connection[tuple[object, ...]]) -> Answer:
+def check(original: Reference, dsn: str, snapshot: Snapshot, *, jobs: int) -> Answer:
     """Compare the rules that indexes were built with and those of the original with what the server sorts by now.
 
     FAIL: a version that the database recorded is not its library's, rows stand outside their partition's bounds, or
     the default locale is another one.  Other versions than the original's alone are a PASS that names them.
     """
+    connection = snapshot.connection
     with connection.transaction():
         now = describe.read_collations(connection)
         stale = describe.stale_collations(connection)
@@ -59,7 +63,9 @@ def check(original: Reference, connection: psycopg.Connection[tuple[object, ...]
         if versions or locales:
             evidence |= {"differing": {**versions, **locales}, "may_differ": _MAY_DIFFER}
         if stale or versions or locales:
-            evidence |= _partitions(connection)
+            listed = cast("list[tuple[str, str, str | None]]", connection.execute(_PARTITIONS.encode()).fetchall())
+            evidence["partitions_by_text"] = len(listed)
+            evidence["misplaced"] = _misplaced(listed, dsn, snapshot.identifier, jobs)
     if stale:
         reason = f"{len(stale)} collations have changed under the indexes built with them: {', '.join(stale[:5])}"
         return Outcome.FAIL, reason, evidence
@@ -76,21 +82,25 @@ def check(original: Reference, connection: psycopg.Connection[tuple[object, ...]
     return Outcome.PASS, "the rules are the original's", evidence
 
 
-def _partitions(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, Any]:
-    """Read the partitions whose bounds a collation decides: how many there are, and which hold what is not theirs.
+def _misplaced(listed: list[tuple[str, str, str | None]], dsn: str, snapshot: str, jobs: int) -> list[str]:
+    """Read the partitions whose bounds a collation decides, and return those which hold what is not theirs.
 
     Constraints and unique indexes need no such look: they were enforced by this server's rules as it was loaded.
     """
-    misplaced = []
-    found = cast("list[tuple[str, str, str | None]]", connection.execute(_PARTITIONS.encode()).fetchall())
-    for schema, name, bounds in found:
+    misplaced: list[str] = []
+
+    def look(worker: psycopg.Connection[tuple[object, ...]], partition: tuple[str, str, str | None]) -> None:
+        schema, name, bounds = partition
         query = sql.SQL("SELECT EXISTS (SELECT FROM ONLY {} WHERE ({}) IS FALSE)").format(
             sql.Identifier(schema, name),
-            sql.SQL(bounds or "true"),  # the server's own text, as it would put it in a CHECK
+            sql.SQL(cast("Any", bounds or "true")),  # the server's own text, as it would put it in a CHECK
         )
-        if connection.execute(query).fetchone() == (True,):
+        if worker.execute(query).fetchone() == (True,):
             misplaced.append(f"{schema}.{name}")
-    return {"partitions_by_text": len(found), "misplaced": misplaced}
+
+    if listed:
+        in_snapshot(dsn, snapshot, lambda _: listed, look, jobs=jobs, stop=threading.Event())
+    return sorted(misplaced)
 
 
 def _said(differing: dict[str, list[str | None]]) -> str:

@@ -140,7 +140,7 @@ class _Ladder:
             self._run("sequences", lambda: self._sequences(snapshot))
             self._run("foreign-keys", lambda: self._foreign_keys(snapshot))
             self._run("indexes", lambda: self._indexes(snapshot))
-            self._run("collations", lambda: collations.check(self._original, snapshot.connection))
+            self._run("collations", lambda: self._collations(snapshot))
             self._run("samples", lambda: self._samples(snapshot))
             self._run("freshness", lambda: self._freshness(snapshot))
         return self._rungs
@@ -237,6 +237,9 @@ class _Ladder:
     def _indexes(self, snapshot: Snapshot) -> Answer:
         not_installed = indexes.install(self._dsn) if self._checks.install_checks else None
         return indexes.check(self._dsn, snapshot.identifier, jobs=self._checks.jobs, not_installed=not_installed)
+
+    def _collations(self, snapshot: Snapshot) -> Answer:
+        return collations.check(self._original, self._dsn, snapshot, jobs=self._checks.jobs)
 
     def _samples(self, snapshot: Snapshot) -> Answer:
         if not self._checks.samples:

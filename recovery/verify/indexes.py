@@ -32,6 +32,7 @@ SELECT n.nspname, p.proname, p.pronargs::pg_catalog.int4,
  ORDER BY p.pronargs
 """
 _ARGUMENTS_WITH_UNIQUENESS = 3
+_FIRST_WITH_HEAP_CHECK = 14
 
 _RELATIONS = """
 SELECT c.oid::pg_catalog.int8, c.oid::pg_catalog.regclass::pg_catalog.text, c.relkind = 'i',
@@ -45,6 +46,7 @@ SELECT c.oid::pg_catalog.int8, c.oid::pg_catalog.regclass::pg_catalog.text, c.re
 """
 
 _NOT_INSTALLED = "the extension amcheck is not installed in the database, and nothing is installed unless asked"
+_OUTDATED = "the extension amcheck is too old to check heaps (ALTER EXTENSION amcheck UPDATE)"
 _MOST = 20  # problems listed in evidence; the counts are always whole
 
 # What keeps amcheck from looking and says nothing of what it would have seen: privileges, locks, unsupported kinds.
@@ -89,6 +91,7 @@ def check(
                 "list[tuple[str, str, int, bool]]", connection.execute(_FUNCTIONS).fetchall()
             )
         }
+        modern = session.major_of(connection) >= _FIRST_WITH_HEAP_CHECK
         relations = cast("list[tuple[int, str, bool, bool]]", connection.execute(_RELATIONS).fetchall())
     function, count, indexes_allowed = functions.get("bt_index_check", (None, 0, False))
     by_amcheck = indexes_allowed and count >= _ARGUMENTS_WITH_UNIQUENESS
@@ -116,7 +119,10 @@ def check(
         found.problems += unique.problems
         found.unproven += unique.unseen
     forbidden = sorted(name for name, (_, _, allowed) in functions.items() if not allowed)
-    return _answer(found, None if functions else not_installed or _NOT_INSTALLED, forbidden)
+    absent = None if functions else not_installed or _NOT_INSTALLED
+    if functions and modern and "verify_heapam" not in functions:
+        absent = _OUTDATED
+    return _answer(found, absent, forbidden)
 
 
 def _answer(found: _Found, absent: str | None, forbidden: list[str]) -> tuple[Outcome, str, dict[str, Any]]:

@@ -164,6 +164,14 @@ def test_privileges_on_heaps_and_indexes_are_apart_and_a_finding_wins_over_what_
     assert "t_y" in found.evidence["problems"][0]
 
 
+def test_an_extension_too_old_to_check_heaps_proves_nothing_of_them(checked15: tuple[str, str]) -> None:
+    database, _ = checked15
+    run(database, "DROP EXTENSION amcheck", "CREATE EXTENSION amcheck VERSION '1.2'")
+    found = rung(database)
+    assert (found.outcome, found.evidence) == (Outcome.NOT_RUN, {"indexes": 3, "heaps": 0, "unique": 1})
+    assert "ALTER EXTENSION amcheck UPDATE" in found.reason
+
+
 def test_indexes_are_checked_over_several_sessions_and_a_locked_table_is_no_finding(
     checked15: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from recovery import errors
 from recovery.clients import AwsError, aws_problem
-from recovery.commands import backup, doctor, drill, environment
+from recovery.commands import backup, doctor, drill, environment, restoring
 from recovery.commands.shared import Session
 from recovery.console import Screen
 from recovery.redaction import RedactionFilter
@@ -35,7 +35,7 @@ app.add_typer(drill.drills, name="drills")
 app.add_typer(environment.environment, name="environment")
 app.add_typer(backup.backups, name="backups")
 app.command("backup")(backup.take)
-app.command("restore")(backup.restore_dump)
+app.command("restore")(restoring.restore_dump)
 app.command("verify")(backup.verify_database)
 app.command("doctor")(doctor.doctor)
 

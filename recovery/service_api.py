@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import boto3
 
 from recovery.dumps import names
-from recovery.dumps.catalogue import Backup, list_backups, list_local_backups
+from recovery.dumps.catalogue import NO_MANIFEST, Backup, backup_at, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.writer import Options, take_backup
-from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
+from recovery.errors import BadDumpError, EnvironmentLacksError, RecoveryError, UsageError
 from recovery.restore import restore
 from recovery.settings import load_settings
 
@@ -231,32 +231,46 @@ class BackupService:
             return []
 
     def _restore(self, backup: BackupResult) -> RestoreResult:
-        if not backup.file_path:
+        address = backup.file_path
+        if not address:
             raise UsageError("the backup to restore names no file", hint="give file_path a path or an s3:// address")
+        s3 = _s3(self._region()) if address.startswith("s3://") else None
         return restore(
-            backup.file_path,
+            address,
             self.config.dsn(),
-            manifest=self._manifest_beside(backup.file_path),
+            manifest=_manifest_beside(address) if s3 is None else _manifest_in_bucket(s3, address),
             replace=self.config.replace,
-            s3=_s3(self._region()) if backup.file_path.startswith("s3://") else None,
+            s3=s3,
         )
-
-    def _manifest_beside(self, address: str) -> Manifest | None:
-        """The sealed manifest beside a local dump, None where there is none."""
-        path = Path(address)
-        if address.startswith("s3://") or not path.name.endswith(names.DUMP_SUFFIX):
-            return None
-        beside = path.with_name(path.name.removesuffix(names.DUMP_SUFFIX) + names.MANIFEST_SUFFIX)
-        try:
-            return Manifest.from_bytes(beside.read_bytes(), origin=str(beside))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise EnvironmentLacksError(f"{beside} cannot be read", detail=str(error)) from error
 
     def _region(self) -> str | None:
         place = self.config.reads_from()
         return place.region if place else self.config.region
+
+
+def _manifest_beside(address: str) -> Manifest | None:
+    """The sealed manifest beside a local dump, None where there is none."""
+    path = Path(address)
+    if not path.name.endswith(names.DUMP_SUFFIX):
+        return None
+    beside = path.with_name(path.name.removesuffix(names.DUMP_SUFFIX) + names.MANIFEST_SUFFIX)
+    try:
+        return Manifest.from_bytes(beside.read_bytes(), origin=str(beside))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EnvironmentLacksError(f"{beside} cannot be read", detail=str(error)) from error
+
+
+def _manifest_in_bucket(s3: Any, address: str) -> Manifest | None:
+    """The manifest beside a dump in S3, None where there is none; raises BadDumpError for one that is damaged."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    backup = backup_at(s3, bucket, key)
+    if backup is None:
+        return None
+    if backup.manifest is None and backup.problem != NO_MANIFEST:
+        raise BadDumpError(f"{backup.manifest_address} cannot be used: {backup.problem}")
+    return backup.manifest
 
 
 def _s3(region: str | None) -> Any:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # S3 reads of one listing that run at a time.
 _PARALLEL = 8
 
+# What is wrong with a backup that has none, or none that may be read.
+NO_MANIFEST = "it has no manifest"
+
 # The object metadata by which a dump names its backup.
 METADATA_ID = "backup-id"
 
@@ -81,6 +84,39 @@ def list_backups(s3_client: Any, bucket: str, prefix: str = names.DEFAULT_PREFIX
     except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
         raise storage_error(error, Bucket=bucket, Key=prefix) from error
     return _newest_first(backups)
+
+
+def backup_at(s3_client: Any, bucket: str, key: str) -> Backup | None:
+    """Return the backup whose dump is this object, None for an object that has no backup's name.
+
+    Nothing is listed: a role that may read the two objects needs no more.  Raises EnvironmentLacksError when the bucket
+    cannot be asked.
+    """
+    prefix, slash, filename = key.rpartition("/")
+    parts = names.split(filename)
+    if parts is None or parts[1] != names.DUMP_SUFFIX:
+        return None
+    folder = f"{prefix}{slash}"
+    suffixes = (names.DUMP_SUFFIX, names.MANIFEST_SUFFIX)
+    found = {suffix: _size_of(s3_client, bucket, f"{folder}{parts[0]}{suffix}") for suffix in suffixes}
+    sizes = {suffix: size for suffix, size in found.items() if size is not None}
+    try:
+        return _in_bucket(s3_client, bucket, folder, parts[0], sizes)
+    except botocore.exceptions.BotoCoreError as error:
+        raise storage_error(error, Bucket=bucket, Key=key) from error
+
+
+def _size_of(s3: Any, bucket: str, key: str) -> int | None:
+    """Return an object's size, None where there is none that may be read."""
+    try:
+        return int(s3.head_object(Bucket=bucket, Key=key)["ContentLength"])
+    except botocore.exceptions.ClientError as error:
+        # Whoever may not list is told of a missing object that it may not be read.
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in {403, 404}:
+            return None
+        raise storage_error(error, Bucket=bucket, Key=key) from error
+    except botocore.exceptions.BotoCoreError as error:
+        raise storage_error(error, Bucket=bucket, Key=key) from error
 
 
 def list_local_backups(folder: Path) -> list[Backup]:

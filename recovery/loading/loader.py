@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from recovery.dumps.statements import CopyBlock, Inserts, text_literal
+from recovery.dumps.statements import CopyBlock, Inserts, table_name, text_literal
 from recovery.loading.bookmark import Rows
-from recovery.loading.broken_keys import BrokenKeys
+from recovery.loading.broken_keys import FIRST_WITH_PARTITIONED, BrokenKeys
 from recovery.loading.feed import Budget, Feed
 from recovery.loading.forecast import Forecast
 from recovery.loading.plan import (
@@ -30,6 +30,16 @@ from recovery.loading.plan import (
     plan,
 )
 from recovery.loading.pool import StoppedError, Work
+from recovery.loading.questions import (
+    ANY_ORDER,
+    ELSEWHERE,
+    INDEXES_UNDER_WAY,
+    NUMBERED,
+    PARTITIONS,
+    PLAIN_TABLE,
+    TOGETHER,
+)
+from recovery.loading.watch import Watch
 from recovery.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
@@ -46,60 +56,6 @@ if TYPE_CHECKING:
 _REPORT_SECONDS = 0.5
 # Rows on their way to the server.  With the reader's own few pieces and Python itself this stays below 150 MB.
 _BYTES_UNDER_WAY = 16 * 1024 * 1024
-
-# Whether rows may arrive in any order and beside other tables': an ordinary table without triggers (foreign keys are
-# triggers) or rules, of which no constraint, default, generated column or index runs a function that somebody wrote:
-# it may look at other tables.  Such a function may also stand in the expressions that rows are partitioned by, and in
-# a domain's constraint, however deep the domain is inside the column's type.
-_ANY_ORDER = """
-SELECT c.relkind = 'r' AND NOT c.relhastriggers AND NOT c.relhasrules AND NOT c.relrowsecurity AND NOT EXISTS (
-  SELECT FROM pg_catalog.pg_depend d
-   WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= 16384
-   AND ((d.classid = 'pg_catalog.pg_constraint'::regclass
-         AND d.objid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE conrelid = c.oid))
-     OR (d.classid = 'pg_catalog.pg_attrdef'::regclass
-         AND d.objid IN (SELECT oid FROM pg_catalog.pg_attrdef WHERE adrelid = c.oid))
-     OR (d.classid = 'pg_catalog.pg_class'::regclass
-         AND (d.objid = c.oid AND d.objsubid > 0  -- what generates a column, before 15
-              OR d.objid IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE indrelid = c.oid)
-              OR c.relispartition AND d.objid IN (SELECT pg_catalog.pg_partition_ancestors(c.oid))))
-     OR (d.classid = 'pg_catalog.pg_constraint'::regclass
-         AND d.objid IN (SELECT oid FROM pg_catalog.pg_constraint WHERE contypid <> 0)
-         AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.atttypid >= 16384))))
-  FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
-"""
-_PLAIN_TABLE = "SELECT relkind = 'r' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
-# Whether INSERTs of an ordinary or partitioned table do the same in one transaction as each in its own: nothing is put
-# off until a transaction's end, and no program looks at them.
-_TOGETHER = """
-SELECT c.relkind IN ('r', 'p') AND NOT c.relhasrules
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable OR NOT tgisinternal)
-  FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
-"""
-# Columns that a row is given numbers for by a sequence, unless it says them itself, and how many columns it can say.
-# What a sequence has given is not taken back with the rows, and who asks first is given the lower number.
-_NUMBERED = """
-SELECT count(*) FILTER (WHERE a.attgenerated = '') > {columns} AND bool_or(
-         a.attidentity <> '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE '%%nextval(%%')
-  FROM pg_catalog.pg_attribute a
-  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
- WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
-"""
-# Whether rows go, or may go, to another server, of which no transaction here takes them back, or through a partitioned
-# table to where a crash would lose them and nobody could tell.
-_ELSEWHERE = """
-SELECT c.relkind = 'f' OR c.relkind = 'p' AND EXISTS (
-  SELECT FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class p ON p.oid = t.relid
-   WHERE p.relkind = 'f' OR p.relkind = 'r' AND p.relpersistence = 'u')
-  FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
-"""
-
-# A role sees the progress of its own sessions.  The index itself has no name for others before it is committed.
-_INDEXES_UNDER_WAY = b"""
-SELECT relid::regclass::text, phase, COALESCE(100 * blocks_done / NULLIF(blocks_total, 0),
-       100 * tuples_done / NULLIF(tuples_total, 0), 0)
-  FROM pg_catalog.pg_stat_progress_create_index WHERE datname = pg_catalog.current_database()
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +112,7 @@ class Loader:
         self._progress = progress
         self._started = time.monotonic()
         self._reported = 0.0
+        self._watch = Watch(self._report_alone, _REPORT_SECONDS)
         self._settings: Mapping[str, Statement] = {}
         self._deferred: list[tuple[Statement, int]] = []
         self._late: list[_Late] = []
@@ -189,6 +146,10 @@ class Loader:
 
         Raises BadDumpError when a resumed restore's dump is another one than that of the interrupted restore.
         """
+        with self._watch:
+            self._run()
+
+    def _run(self) -> None:
         try:
             for item, ordinal in self._items():
                 if isinstance(item, CopyBlock):
@@ -230,17 +191,18 @@ class Loader:
 
     def _statement(self, statement: Statement, ordinal: int) -> None:
         if self._serial:
-            self._main.execute(statement)
+            with self._watch.over(statement.subject):
+                self._main.execute(statement)
             return
         if isinstance(statement, Inserts):
             self._insert(statement)
             return
-        how = plan(statement, self._is_plain_table)
+        how = plan(statement, self._is_plain_table, self._partitions)
         if not isinstance(how, Setting) and may_change_settings(statement):
             self._barrier()
             self._serial = True
             self._notes.add("serial", statement.subject, "it may change settings: one session loads all that follows")
-            self._bookmark.execute(self._main, statement, ordinal)
+            self._run_alone(statement, ordinal)
         else:
             self._planned(statement, how, ordinal)
 
@@ -251,24 +213,29 @@ class Loader:
             if self._main.execute(statement):
                 self._settings = {**self._settings, how.name: statement}
         elif self._alone:
-            self._bookmark.execute(self._main, statement, ordinal)
+            self._run_alone(statement, ordinal)
             self._alone = self._main.is_not_itself()
         elif isinstance(how, list):
-            for number in range(self._bookmark.steps_done(ordinal), len(how)):
-                step = _Late(how[number], statement, ordinal, number, len(how))
-                if step.step.late:
-                    self._late.append(step)
-                else:
-                    self._submit(step)
+            self._take_steps(how, statement, ordinal)
         elif how == BESIDE:
             self._main.execute(statement)  # not entered in the bookmark: it may be done as often as one likes
         elif how == DEFERRED and not self._pool.is_idle:
             self._deferred.append((statement, ordinal))
         else:
             self._barrier()
-            self._bookmark.execute(self._main, statement, ordinal)
+            self._run_alone(statement, ordinal)
             if how == AUTHORIZATION:
                 self._alone = self._main.is_not_itself()
+
+    def _take_steps(self, steps: list[Step], statement: Statement, ordinal: int) -> None:
+        if self._deferred and any(step.after_deferred for step in steps):
+            self._barrier()
+        for number in range(self._bookmark.steps_done(ordinal), len(steps)):
+            step = _Late(steps[number], statement, ordinal, number, len(steps))
+            if step.step.late:
+                self._late.append(step)
+            else:
+                self._submit(step)
 
     def _submit(self, one: _Late) -> None:
         step = one.step
@@ -288,14 +255,26 @@ class Loader:
         self._pool.check()
         deferred, self._deferred = self._deferred, []
         for statement, ordinal in deferred:
+            self._run_alone(statement, ordinal)
+
+    def _run_alone(self, statement: Statement, ordinal: int) -> None:
+        with self._watch.over(statement.subject):
             self._bookmark.execute(self._main, statement, ordinal)
 
     def _is_plain_table(self, table: TableName) -> bool:
-        return self._ask(_PLAIN_TABLE, table)
+        return self._ask(PLAIN_TABLE, table)
+
+    def _partitions(self, table: TableName) -> list[TableName]:
+        """What a key of a partitioned table locks, where the server lets it be checked later; nothing otherwise."""
+        if self._main.connection.info.server_version < FIRST_WITH_PARTITIONED:
+            return []
+        name = text_literal(table.sql)
+        found = self._main.connection.execute(PARTITIONS % (name, name)).fetchall()
+        return [] if any(elsewhere for _, elsewhere in found) else [table_name(each) for each, _ in found]
 
     def _is_numbered(self, table: TableName, columns: int) -> bool:
         """Whether a sequence numbers rows that say so many of the table's columns."""
-        return self._ask(_NUMBERED.replace("{columns}", str(columns)), table)
+        return self._ask(NUMBERED.replace("{columns}", str(columns)), table)
 
     def _ask(self, query: str, table: TableName) -> bool:
         return self._main.is_true(query.encode() % text_literal(table.sql))
@@ -314,7 +293,7 @@ class Loader:
             or not table.schema
             or inserts.passes_over_conflicts
             or self._is_numbered(table, 0)
-            or not self._ask(_ANY_ORDER, table)
+            or not self._ask(ANY_ORDER, table)
         ):
             self._barrier()
             for statement in [inserts] if self._may_go_together(inserts) else inserts.each():
@@ -335,7 +314,7 @@ class Loader:
 
     def _may_go_together(self, inserts: Inserts) -> bool:
         try:
-            return self._ask(_TOGETHER, inserts.table)
+            return self._ask(TOGETHER, inserts.table)
         except psycopg.errors.InsufficientPrivilege:  # of the role the dump acts as: each says so itself, with its line
             return False
 
@@ -354,9 +333,9 @@ class Loader:
         if matters and self._is_numbered(block.table, len(block.columns or ())):
             self._bookmark.close(self._main, f"a sequence gives rows of {block.table} their numbers")
             in_order = True
-        if in_order or not self._ask(_ANY_ORDER, block.table):
+        if in_order or not self._ask(ANY_ORDER, block.table):
             self._barrier()
-            if self._bookmark.never is None and self._ask(_ELSEWHERE, block.table):
+            if self._bookmark.never is None and self._ask(ELSEWHERE, block.table):
                 why = f"rows of {block.table} may be on another server or in unlogged partitions"
                 self._bookmark.close(self._main, why)
             self._bookmark.begin(self._main, rows)
@@ -425,11 +404,15 @@ class Loader:
         """Report while only the server works: what it builds, and how far each build is."""
         if time.monotonic() - self._reported < _REPORT_SECONDS:
             return
-        rows = self._main.connection.execute(_INDEXES_UNDER_WAY).fetchall()
+        rows = self._main.connection.execute(INDEXES_UNDER_WAY).fetchall()
         self._report(
             builds=", ".join(f"index of {table}: {phase} {percent} %" for table, phase, percent in rows),
             ended=None if self._pool.awaits_client else self.rows_ended.seconds,
         )
+
+    def _report_alone(self, subject: str) -> None:
+        """Report while the main session is at work on one statement."""
+        self._report(builds=f"now {subject}", ended=None if self._pool.awaits_client else self.rows_ended.seconds)
 
     def _report(self, *, final: bool = False, builds: str = "", ended: float | None = None) -> None:
         now = time.monotonic()

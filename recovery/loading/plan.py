@@ -41,7 +41,7 @@ _KEY = re.compile(
 )
 _ACTION = rb"(?:CASCADE|RESTRICT|NO ACTION|SET NULL|SET DEFAULT)(?: " + _NAMES + rb")?"
 _FOREIGN_KEY = re.compile(
-    rb"ALTER TABLE (?:ONLY )?(?P<table>" + QUALIFIED + rb")\s+ADD CONSTRAINT (?P<name>" + IDENTIFIER + rb") "
+    rb"ALTER TABLE (?P<only>ONLY )?(?P<table>" + QUALIFIED + rb")\s+ADD CONSTRAINT (?P<name>" + IDENTIFIER + rb") "
     rb"FOREIGN KEY " + _NAMES + rb" REFERENCES (?P<other>" + QUALIFIED + rb")" + _NAMES + rb"(?: MATCH FULL)?"
     rb"(?: ON UPDATE " + _ACTION + rb")?(?: ON DELETE " + _ACTION + rb")?(?: DEFERRABLE(?: INITIALLY DEFERRED)?)?;\Z"
 )
@@ -73,12 +73,14 @@ _TRANSACTION = re.compile(rb"(?:BEGIN|START|COMMIT|END)\b", re.IGNORECASE)
 class Step:
     """One piece of planned work: its statement and the tables it claims, its own first.
 
-    A ``late`` step only has to be done before the next barrier: others of the same table are put before it.
+    A ``late`` step only has to be done before the next barrier: others of the same table are put before it.  One
+    ``after_deferred`` needs what was put off until the next barrier.
     """
 
     statement: Statement
     claims: Mapping[str, str]
     late: bool = False
+    after_deferred: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,19 +98,31 @@ Plan = list[Step] | Setting | str
 _WHOLE = ((_BESIDE, BESIDE), (_AUTHORIZATION, AUTHORIZATION), (_TRANSACTION, AUTHORIZATION), (_DEFERRED, DEFERRED))
 
 
-def plan(statement: Statement, is_plain_table: Callable[[TableName], bool]) -> Plan:
+def _no_partitions(table: TableName) -> list[TableName]:
+    del table
+    return []
+
+
+def plan(
+    statement: Statement,
+    is_plain_table: Callable[[TableName], bool],
+    partitions: Callable[[TableName], list[TableName]] = _no_partitions,
+) -> Plan:
     """Say how a statement may run: as steps beside others, as a setting, or as DEFERRED, BESIDE or BARRIER.
 
     ``is_plain_table`` asks whether a table is an ordinary one, neither partitioned nor foreign nor absent.
+    ``partitions`` gives a partitioned table and what belongs to it, where foreign keys of these can be checked later.
     """
     text = statement.text
     if setting := _SETTING.match(text):
         return Setting(setting.group(1).decode())
     if _SEARCH_PATH.match(text):
         return Setting("search_path")
-    for pattern, steps in ((_INDEX, _index), (_KEY, _key), (_FOREIGN_KEY, _foreign_key)):
+    for pattern, steps in ((_INDEX, _index), (_KEY, _key)):
         if found := pattern.match(text):
             return steps(statement, found, is_plain_table)
+    if found := _FOREIGN_KEY.match(text):
+        return _foreign_key(statement, found, is_plain_table, partitions)
     return next((how for pattern, how in _WHOLE if pattern.match(text)), BARRIER)
 
 
@@ -167,17 +181,30 @@ def _key(statement: Statement, found: re.Match[bytes], is_plain_table: Callable[
     ]
 
 
-def _foreign_key(statement: Statement, found: re.Match[bytes], is_plain_table: Callable[[TableName], bool]) -> Plan:
+def _foreign_key(
+    statement: Statement,
+    found: re.Match[bytes],
+    is_plain_table: Callable[[TableName], bool],
+    partitions: Callable[[TableName], list[TableName]],
+) -> Plan:
     table, other = table_name(found["table"]), table_name(found["other"])
-    # On partitioned tables NOT VALID is refused before 18, and its locks reach the partitions.
-    if not (table.schema and other.schema and is_plain_table(table) and is_plain_table(other)):
+    if not (table.schema and other.schema):
+        return BARRIER
+    # Locks of a partitioned table reach its partitions.
+    plain = is_plain_table(table) and is_plain_table(other)
+    own = [table] if is_plain_table(table) else partitions(table)
+    others = [other] if is_plain_table(other) else partitions(other)
+    # On partitioned tables NOT VALID is refused before 18, and on keys to one a later check leaves parts unchecked.
+    if not own or not others:
         return BARRIER
     add = statement.text[:-1] + b" NOT VALID;"
-    validate = b"ALTER TABLE ONLY %b VALIDATE CONSTRAINT %b;" % (found["table"], found["name"])
-    both = {claim(table): EXCLUSIVE, claim(other): EXCLUSIVE}
+    validate = b"ALTER TABLE %b%b VALIDATE CONSTRAINT %b;" % (found["only"] or b"", found["table"], found["name"])
+    names = [claim(each) for each in (*own, *others)]
+    both = dict.fromkeys(names, EXCLUSIVE)
     # The server lets two validations run at once unless they are of the same table, and both only read.
-    reads = {claim(table): READING, claim(other): READING, f"keys of {claim(table)}": EXCLUSIVE}
+    reads = {**dict.fromkeys(names, READING), **{f"keys of {claim(each)}": EXCLUSIVE for each in own}}
     return [
-        Step(dataclasses.replace(statement, text=add), both),
+        # The indexes of partitions that a key to a partitioned table needs are attached by what was put off.
+        Step(dataclasses.replace(statement, text=add), both, after_deferred=not plain),
         Step(dataclasses.replace(statement, text=validate), reads, late=True),
     ]

@@ -237,6 +237,21 @@ def test_keys_become_an_index_and_a_constraint_only_on_ordinary_tables() -> None
     assert plan(key, lambda _: False) == BARRIER
 
 
+def test_keys_of_partitioned_tables_are_checked_later_where_the_server_lets_them() -> None:
+    t, part, u = (TableName(f"public.{name}".encode(), "public", name) for name in ("t", "t1", "u"))
+    text = b"ALTER TABLE public.t\n    ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES public.u(a);"
+    steps = plan(Statement(text, 1), lambda table: table == u, lambda table: [t, part] if table == t else [])
+    assert isinstance(steps, list)
+    assert [step.statement.text for step in steps] == [
+        text[:-1] + b" NOT VALID;",
+        b"ALTER TABLE public.t VALIDATE CONSTRAINT c;",
+    ]
+    assert steps[0].claims == dict.fromkeys(["table public.t", "table public.t1", "table public.u"], EXCLUSIVE)
+    assert steps[1].claims.items() >= {("keys of table public.t", EXCLUSIVE), ("keys of table public.t1", EXCLUSIVE)}
+    assert [(step.late, step.after_deferred) for step in steps] == [(False, True), (True, False)]
+    assert plan(Statement(text, 1), lambda table: table == u) == BARRIER
+
+
 class _Nobody:
     """A session that does nothing, for the order of work."""
 

@@ -22,10 +22,12 @@ import boto3
 from recovery.dumps import names
 from recovery.dumps.catalogue import NO_MANIFEST, Backup, backup_at, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
+from recovery.dumps.source import text_size_of
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import BadDumpError, EnvironmentLacksError, RecoveryError, UsageError
 from recovery.restore import restore
 from recovery.settings import load_settings
+from recovery.space import look_at_space, refuse_too_little
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +74,8 @@ class BackupConfig:
     `database` is a connection string; left out, the variable that database.dsn_env names, else DATABASE_URL, else
     libpq's own PG* variables.  `local_dir` is a folder, None for none; left out, database.local_dir.  `bucket` is one
     bucket for taking, listing and restoring, None for none; left out, backups go to platform.backups_bucket and are
-    read from platform.dr_backups_bucket.  `region` is that of a named bucket.
+    read from platform.dr_backups_bucket.  `region` is that of a named bucket.  `replace` gives up what the database
+    holds, `ignore_space` restores although the server's disk is estimated to be too small.
     """
 
     database: str | None = None
@@ -82,6 +85,7 @@ class BackupConfig:
     region: str | None = None
     kms_key_id: str | None = None
     replace: bool = True
+    ignore_space: bool = False
 
     def dsn(self) -> str:
         """The connection string in effect."""
@@ -235,10 +239,15 @@ class BackupService:
         if not address:
             raise UsageError("the backup to restore names no file", hint="give file_path a path or an s3:// address")
         s3 = _s3(self._region()) if address.startswith("s3://") else None
+        manifest = _manifest_beside(address) if s3 is None else _manifest_in_bucket(s3, address)
+        if not self.config.ignore_space:
+            text_size = text_size_of(address, s3=s3) if manifest is None else None
+            space = look_at_space(self.config.dsn(), manifest, text_size=text_size)
+            refuse_too_little(space, hint="Make room or a larger disk, or set ignore_space: the need is an estimate.")
         return restore(
             address,
             self.config.dsn(),
-            manifest=_manifest_beside(address) if s3 is None else _manifest_in_bucket(s3, address),
+            manifest=manifest,
             replace=self.config.replace,
             s3=s3,
         )

@@ -76,8 +76,16 @@ class Space(pydantic.BaseModel):
         return f"disk: {self.verdict}: {needed} ({self.needed_basis}); {free} ({self.free_basis})"
 
 
-def look_at_space(dsn: str, manifest: Manifest | None, *, clients: Callable[[str], Clients] = Clients) -> Space:
+def look_at_space(
+    dsn: str,
+    manifest: Manifest | None,
+    *,
+    text_size: int | None = None,
+    clients: Callable[[str], Clients] = Clients,
+) -> Space:
     """Estimate what a restore into the DSN's database needs and find out what its server has free.
+
+    ``text_size`` is that of the dump's text where no manifest tells it, None where nothing does.
 
     The database that is replaced is dropped last, so its own size does not count as free.  Raises
     EnvironmentLacksError when the server does not let us in; what AWS does not tell is NOT KNOWN.
@@ -86,7 +94,7 @@ def look_at_space(dsn: str, manifest: Manifest | None, *, clients: Callable[[str
         host = connection.info.host
         rds = _RDS_HOST.match(host.lower())
         disk = rds_disk(clients(rds.group(2)), rds.group(1)) if rds else _local_disk(connection, host, target_name(dsn))
-    return compare_space(manifest.layout.uncompressed_size if manifest and manifest.layout else None, disk)
+    return compare_space(manifest.layout.uncompressed_size if manifest and manifest.layout else text_size, disk)
 
 
 def compare_space(text_size: int | None, disk: Disk) -> Space:

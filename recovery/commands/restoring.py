@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,13 +17,16 @@ from recovery.documents import CleanedDocument, RestorePlanDocument
 from recovery.dumps.catalogue import Backup, backup_at, find_backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.reader import check
-from recovery.dumps.source import open_dump
+from recovery.dumps.source import open_dump, text_size_of
 from recovery.errors import BadDumpError, UsageError
 from recovery.loading.given import Whose
 from recovery.loading.rules import strict_kinds
 from recovery.loading.side import drop_interrupted, look_at_target
 from recovery.restore import find_resumable, restore
 from recovery.space import look_at_space, refuse_too_little
+
+if TYPE_CHECKING:
+    from recovery.loading.leftovers import Interrupted
 
 
 def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
@@ -94,7 +97,7 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
         return
     source, manifest, clients = _find_source(here, source, region)
     s3 = clients("s3") if clients else None
-    space = look_at_space(to, manifest)
+    space = look_at_space(to, manifest, text_size=text_size_of(source, s3=s3) if manifest is None else None)
     here.screen.say(space.line, "dim")
     left = None
     if resume:
@@ -104,18 +107,17 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
         refuse_too_little(space)
     if dry_run:
         with open_dump(source, s3=s3, stdin=sys.stdin.buffer) as dump:
-            check(dump, manifest)
+            read = check(dump, manifest)
+        if space.needed is None:
+            space = look_at_space(to, manifest, text_size=read.text_done)
+            here.screen.say(space.line, "dim")
+            if not (ignore_space or left):
+                refuse_too_little(space)
         _, state = look_at_target(to, replace=replace)
         before = "does not exist yet" if state is None else "would be replaced" if replace else "is empty"
-        here.screen.text(f"{source} could be restored into {target}, which {before}; nothing was changed.")
-        if left is not None:
-            here.screen.text(f"It would go on with {left.rows} rows in {left.tables} tables in {left.name}.")
-        elif resume:
-            here.screen.text("It would begin anew: the interrupted restore had not come to rows.")
-        if here.screen.as_json:
-            resumes = left.name if left else None
-            plan = RestorePlanDocument(source=source, target=target, target_state=before, resumes=resumes, space=space)
-            here.screen.document(plan.document())
+        resumes = left.name if left else None
+        plan = RestorePlanDocument(source=source, target=target, target_state=before, resumes=resumes, space=space)
+        _show_plan(here, plan, left, resume=resume)
         return
     if replace:
         here.screen.confirm(f"Replace everything in {target}?", yes=here.yes)
@@ -139,6 +141,18 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     here.screen.text(f"{result.rows} rows in {result.tables} tables, {result.seconds:.1f} s")
     for note in result.notes:
         here.screen.text(f"note: {note.kind}: {note.object}: {note.text}")
+
+
+def _show_plan(here: Session, plan: RestorePlanDocument, left: Interrupted | None, *, resume: bool) -> None:
+    here.screen.text(
+        f"{plan.source} could be restored into {plan.target}, which {plan.target_state}; nothing was changed."
+    )
+    if left is not None:
+        here.screen.text(f"It would go on with {left.rows} rows in {left.tables} tables in {left.name}.")
+    elif resume:
+        here.screen.text("It would begin anew: the interrupted restore had not come to rows.")
+    if here.screen.as_json:
+        here.screen.document(plan.document())
 
 
 def _drop_interrupted(here: Session, dsn: str, target: str, *, dry_run: bool) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 READ_BYTES = 1024 * 1024
+# How every gzip member begins.
+GZIP_FIRST = b"\x1f"
 # Reading a dump of this size twice costs a moment; a larger one is checked while it loads into the side database, which
 # finds the same faults before the target is touched, only later.
 CHECK_FIRST_BYTES = 4 * 1024 * 1024
@@ -276,6 +278,20 @@ def open_dump(
     if not source.startswith("s3://") and path.is_dir() and (archive := directory_archive(path)) is not None:
         return archive
     return as_text(_open(source, s3=s3, region=region, stdin=stdin))
+
+
+def text_size_of(source: str, *, s3: S3Client | None = None) -> int | None:
+    """Return how many bytes of text a dump has, None where it is compressed, an archive or can be read only once.
+
+    Raises as :func:`open_dump` for an S3 object; a file that is not there has no size.
+    """
+    from recovery.dumps.archive import HEAD_BYTES, archive_format  # noqa: PLC0415  # as above
+
+    if not source.startswith("s3://") and not Path(source).is_file():
+        return None
+    with _open(source, s3=s3, region=None, stdin=None) as dump:
+        head = dump.head(HEAD_BYTES)
+        return None if head.startswith(GZIP_FIRST) or archive_format(head) else dump.size
 
 
 def _open(source: str, *, s3: S3Client | None, region: str | None, stdin: IO[bytes] | None) -> DumpSource:

@@ -353,6 +353,23 @@ def test_a_restore_that_is_estimated_not_to_fit_is_refused_and_the_estimate_can_
     assert operator.run("restore", str(backup.path), "--to", target, "--ignore-space").code == 0
 
 
+def test_the_need_of_a_dump_without_a_manifest_is_known_where_its_text_is(
+    operator: Operator, filled: str, make_database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, plain, packed = make_database(), tmp_path / "dump.sql", tmp_path / "dump.sql.gz"
+    text = subprocess.run([postgresql_client_folder(16) / "pg_dump", "-d", filled], check=True, capture_output=True)
+    plain.write_bytes(text.stdout)
+    packed.write_bytes(gzip.compress(text.stdout))
+    for path in (plain, packed):  # the one is known by its size, the other once it has been read
+        plan = operator.run("--json", "restore", str(path), "--to", target, "--dry-run").document["space"]
+        assert (plan["verdict"], plan["needed"]) == ("ENOUGH", int(len(text.stdout) * space.DATABASE_PER_TEXT))
+    monkeypatch.setattr(space, "DATABASE_PER_TEXT", 1e12)
+    assert operator.run("restore", str(plain), "--to", target).code == 4
+    assert operator.run("restore", str(packed), "--to", target, "--dry-run").code == 4
+    assert value(target, "SELECT to_regclass('t') IS NULL")
+    assert operator.run("restore", str(packed), "--to", target).code == 0  # nothing tells
+
+
 def test_what_cannot_be_known_of_a_disk_is_not_known(filled: str, tmp_path: Path) -> None:
     manifest = take_backup(filled, local_dir=tmp_path).manifest
     without = look_at_space(filled, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from recovery import BackupConfig, BackupResult, BackupService, BackupStatus
+from recovery import BackupConfig, BackupResult, BackupService, BackupStatus, space
 from recovery.dumps.writer import take_backup
 from recovery.errors import EnvironmentLacksError
 
@@ -167,3 +168,19 @@ def test_failures_are_results_with_a_message(make_database: Callable[..., str], 
     )
     assert lost.status is BackupStatus.FAILED
     assert lost.error_message
+
+
+def test_the_service_refuses_a_restore_that_is_too_large_for_the_disk_unless_told_otherwise(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE nodes AS SELECT i AS id FROM generate_series(1, 100) i")
+    config = BackupConfig(database=database, local_dir=tmp_path, bucket=None)
+    taken = asyncio.run(BackupService(config).create_backup())
+    monkeypatch.setattr(space, "DATABASE_PER_TEXT", 1e12)
+    refused = asyncio.run(BackupService(config).restore_database(taken))
+    assert refused.status is BackupStatus.FAILED
+    assert "disk is likely too small" in str(refused.error_message)
+    assert "ignore_space" in str(refused.error_message)
+    config = dataclasses.replace(config, ignore_space=True)
+    assert asyncio.run(BackupService(config).restore_database(taken)).status is BackupStatus.COMPLETED

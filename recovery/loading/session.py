@@ -237,8 +237,9 @@ class Session:
                 with cursor.copy(block.statement.text) as copy:
                     for piece in pieces:
                         # libpq's buffer grows to what is written at once and never shrinks.
+                        view = memoryview(piece)
                         for start in range(0, len(piece), _WRITE_BYTES):
-                            copy.write(piece[start : start + _WRITE_BYTES])
+                            copy.write(view[start : start + _WRITE_BYTES])
                 return cursor.rowcount
         except psycopg.Error as error:
             raise self._explain(error, block.statement, f"rows of {block.table}") from error

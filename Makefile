@@ -22,8 +22,8 @@ check: setup  ## the fast lane: lint, types, the quick tests; about a minute
 	@$(BIN)/python tools/checks.py lint types
 	@$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
-bench: setup  ## the benchmarks, each with its peer in the same run
-	@$(BIN)/python -m benchmarks
+bench: setup  ## the benchmarks, each with its peer in the same run (FULL=1: 1.5 GB instead of 400 MB)
+	@$(BIN)/python -m benchmarks $(if $(FULL),--full)
 
 lock: setup  ## resolve pyproject.toml anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --group dev --universal --generate-hashes --no-header --no-annotate --upgrade \

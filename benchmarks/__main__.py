@@ -7,6 +7,7 @@ import os
 import platform
 
 from benchmarks import backup, drill, forecast, localcloud_start, memory, reading, restore, stack, verify
+from benchmarks.measure import table
 
 _MEGABYTES, _FULL_MEGABYTES = 400, 1500
 
@@ -29,6 +30,7 @@ def main() -> None:
     localcloud_start.run(arguments.runs)
     stack.run(arguments.runs)
     drill.run(arguments.runs)
+    table()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alone import Alone
-from benchmarks.measure import ratio
+from benchmarks.measure import Bar, ratio
 from benchmarks.postgres import Server, program
 from benchmarks.ways import Way, in_turns, ours, pipe
 
@@ -30,8 +30,9 @@ def measure(server: Server, source: str, folder: Path, runs: int) -> None:
     ]
     (folder / "ours").mkdir()
     in_turns(server, ways, runs)
-    ratio("pg_dump | gzip -6 / ours", ways[1].median, ways[0].median, "bar 5, stretch 8")
-    ratio("size of ours / gzip -6's", ways[0].said[0]["size"], plain.stat().st_size, "bar 1.10")
+    ratio("pg_dump | gzip -6 / ours", ways[1].median, ways[0].median, Bar(least=5, stretch=8))
+    ratio("size of ours / gzip -6's", ways[0].said[0]["size"], plain.stat().st_size, Bar(most=1.1))
+    ways[0].say_work(ways[0].said[0]["text"] / 1e9)
     print(f"  client memory, peak {ways[0].peak_megabytes():.0f} MB (bar {_MEMORY_BAR}; pg_dump's own is apart)")
 
 

@@ -39,7 +39,8 @@ def _restore(dump: str, dsn: str, jobs: str, manifest: str | None = None) -> dic
 
 def _backup(dsn: str, folder: str) -> dict[str, Any]:
     backup = take_backup(dsn, local_dir=Path(folder))
-    return {"dump": str(backup.path), "size": backup.size}
+    layout = backup.manifest.layout if backup.manifest is not None else None
+    return {"dump": str(backup.path), "size": backup.size, "text": layout.uncompressed_size if layout else 0}
 
 
 def _verify(dsn: str, manifest: str) -> dict[str, Any]:

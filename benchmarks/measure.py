@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import statistics
 import sys
@@ -20,6 +21,7 @@ def say(text: str) -> None:
 
 def heading(title: str) -> None:
     """Print what is measured next."""
+    _HEADINGS.append(title)
     print(f"\n{title}", flush=True)
 
 
@@ -31,9 +33,40 @@ def figure(name: str, seconds: Sequence[float], beside: str = "") -> float:
     return median
 
 
-def ratio(name: str, first: float, second: float, beside: str = "") -> None:
-    """Print how many times as long the first takes as the second, with the bar it should clear."""
-    print(f"  {name:<42} {first / second:8.2f} x{'  (' + beside + ')' if beside else ''}", flush=True)
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """What a ratio should be: at least `least`, or at most `most`; `stretch` is what would be better still."""
+
+    least: float | None = None
+    most: float | None = None
+    stretch: float | None = None
+
+    def met(self, value: float) -> bool:
+        """Whether the ratio clears it."""
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+    def __str__(self) -> str:
+        bar = f"at most {self.most:g}" if self.most is not None else f"bar {self.least:g}"
+        return bar if self.stretch is None else f"{bar}, stretch {self.stretch:g}"
+
+
+_HEADINGS = [""]  # the table names a ratio's work as its heading does
+_RATIOS: list[tuple[str, str, float, Bar | None]] = []
+
+
+def ratio(name: str, first: float, second: float, bar: Bar | None = None) -> None:
+    """Print how many times the second the first is, with the bar it should clear, and remember it for the table."""
+    value = first / second
+    _RATIOS.append((_HEADINGS[-1], name, value, bar))
+    print(f"  {name:<42} {value:8.2f} x{f'  ({bar})' if bar else ''}", flush=True)
+
+
+def table() -> None:
+    """Print every ratio of this run once more, all in one table."""
+    print(f"\n  {'work':<58} {'ratio of medians':<42} {'':>8}  bar")
+    for work, name, value, bar in _RATIOS:
+        said = "" if bar is None else f"{bar}: {'met' if bar.met(value) else 'NOT MET'}"
+        print(f"  {work[:58]:<58} {name:<42} {value:7.2f}x  {said}")
 
 
 @contextmanager

@@ -7,24 +7,27 @@ before the clock starts; ours is the whole call, with creating the database and 
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.databases import SHAPES, Shape
-from benchmarks.measure import heading, ratio
+from benchmarks.measure import Bar, heading, ratio
 from benchmarks.postgres import Server, postgresql, program
+from benchmarks.waits import causes
 from benchmarks.ways import Way, in_turns, make, ours, pipe, scratch
 
 JOBS = 2
 # What a person who knows pg_restore gives it on such a server.
 _TUNED = {"PGOPTIONS": "-c maintenance_work_mem=512MB -c synchronous_commit=off"}
 _TARGET = "restored"
-_BARS = {"platform": ("bar 1.6, stretch 1.9", "bar 1.15, stretch 1.4")}
-_OTHER_BARS = ("bar 1.4", "bar 1.0")
+_BARS = {"platform": (Bar(least=1.6, stretch=1.9), Bar(least=1.15, stretch=1.4))}
+_OTHER_BARS = (Bar(least=1.4), Bar(least=1.0))
 _MEMORY_BAR = 150
 _MODEL_CORES = (8, 16, 64)
+_IDLE_ENOUGH = 0.05  # from here on it is worth saying why
 
 
 def measure(server: Server, shape: Shape, megabytes: int, runs: int) -> None:
@@ -70,13 +73,15 @@ def _phases(way: Way, text: int) -> None:
     """Print where our time goes, and what a model says of servers with more cores."""
     cores = os.cpu_count() or 1
     gigabytes = text / 1e9
-    print(f"  {'phase':<14}{'wall s':>8}{'client CPU s/GB':>18}{'server CPU s/GB':>18}{'idle':>8}")
+    print(f"  {'phase':<14}{'wall s':>8}{'client CPU s/GB':>18}{'server CPU s/GB':>18}{'idle':>8}  backends waited for")
     medians: list[tuple[str, float, float, float]] = []
     for number, phase in enumerate(way.said[0]["phases"]):
         each = [said["phases"][number] for said in way.said]
         wall, client, server = (statistics.median(p[key] for p in each) for key in ("seconds", "cpu_seconds", "server"))
         idle = max(0.0, 1 - (client + server) / (wall * cores)) if wall > 0.05 else 0.0
-        print(f"  {phase['name']:<14}{wall:8.2f}{client / gigabytes:18.2f}{server / gigabytes:18.2f}{idle:8.0%}")
+        waits: collections.Counter[str] = sum((p["waits"] for p in each), collections.Counter())
+        why = causes(waits) if idle >= _IDLE_ENOUGH else ""
+        print(f"  {phase['name']:<14}{wall:8.2f}{client / gigabytes:18.2f}{server / gigabytes:18.2f}{idle:8.0%}  {why}")
         medians.append((phase["name"], wall, client, server))
     print(f"  client memory, peak {way.peak_megabytes():.0f} MB (bar {_MEMORY_BAR})")
     for count in _MODEL_CORES:

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 from benchmarks.alone import Alone
-from benchmarks.measure import ratio
+from benchmarks.measure import Bar, ratio
 from benchmarks.postgres import Server, program
 from benchmarks.ways import Way, in_turns, ours, pipe
 
 
 def measure(server: Server, source: str, folder: Path, runs: int) -> None:
     """Verify against the manifest of a backup of the same database, and print."""
-    backup = Path(ours("backup", source, str(folder))["dump"])
+    saved = ours("backup", source, str(folder))
+    backup, text = Path(saved["dump"]), saved["text"]
     manifest = next(folder.glob("*.manifest.json"))
     backup.unlink()
     dump = program(server, "pg_dump", source)
@@ -23,7 +24,8 @@ def measure(server: Server, source: str, folder: Path, runs: int) -> None:
         Way("peer: pg_dump > /dev/null", lambda: pipe(dump)),
     ]
     in_turns(server, ways, runs)
-    ratio("pg_dump > /dev/null / ours", ways[1].median, ways[0].median, "bar 1, stretch 2")
+    ratio("pg_dump > /dev/null / ours", ways[1].median, ways[0].median, Bar(least=1, stretch=2))
+    ways[0].say_work(text / 1e9)
     for said in ways[0].said:
         if said["failed"]:
             sys.exit(f"verify found a difference where there is none: {said['failed']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -22,12 +23,14 @@ import psycopg
 from benchmarks.databases import Shape
 from benchmarks.measure import figure, say
 from benchmarks.postgres import CpuTimeline, Server
+from benchmarks.waits import WaitTimeline, causes
 from examples.agentverse.stack import ROOT
 
 
 @dataclass
 class Way:
-    """One way to do a work, and what its runs took: seconds, CPU seconds of client and server, what they said.
+    """One way to do a work, and what its runs took: seconds, CPU seconds of client and server, what they said, what
+    backends waited for.
 
     ``before`` is called before each run and not timed.
     """
@@ -39,12 +42,13 @@ class Way:
     client: list[float] = field(default_factory=list)
     server: list[float] = field(default_factory=list)
     said: list[dict[str, Any]] = field(default_factory=list)
+    waits: list[collections.Counter[str]] = field(default_factory=list)
 
     def measure(self, server: Server) -> None:
         """Run once and remember."""
         self.before()
         server.settle()
-        with CpuTimeline(server) as cpu:
+        with CpuTimeline(server) as cpu, WaitTimeline(server) as waits:
             client, begun = _children_cpu(), time.monotonic()
             said = self.run()
             ended = time.monotonic()
@@ -52,11 +56,23 @@ class Way:
         self.seconds.append(said.get("seconds", ended - begun))
         self.client.append(_children_cpu() - client)
         self.server.append(cpu.between(begun, time.monotonic()))
+        self.waits.append(waits.between(begun, ended))
         start = said.get("started", 0.0)
         for phase in said.get("phases", ()):
             phase["server"] = cpu.between(start, start + phase["seconds"])
+            phase["waits"] = waits.between(start, start + phase["seconds"])
             start += phase["seconds"]
         self.said.append(said)
+
+    def say_work(self, gigabytes: float) -> None:
+        """Print the CPU seconds per GB, of client and server apart, and how idle the processors were and why."""
+        client, used = statistics.median(self.client), statistics.median(self.server)
+        waits: collections.Counter[str] = sum((each for each in self.waits), collections.Counter())
+        idle = max(0.0, 1 - (client + used) / (self.median * (os.cpu_count() or 1)))
+        each = f"client {client / gigabytes:.1f}, server {used / gigabytes:.1f}"
+        print(f"  CPU s per GB: {each}; processors idle {idle:.0%}")
+        if why := causes(waits):
+            print(f"  backends waited for {why}")
 
     @property
     def median(self) -> float:

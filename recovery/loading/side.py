@@ -160,7 +160,7 @@ class SideDatabase:
 
         Raises RecoveryError when that is to be a failure.
         """
-        if made is not None and made.sorting != self._given.choices[0].sorting:
+        if made is not None and self._given.choices and made.sorting != self._given.choices[0].sorting:
             self.sorts_otherwise = True
             text = f"the server has no {self._given.choices[0].sorting}; text is sorted by {made.sorting}"
             if self._notes.is_strict("collation"):

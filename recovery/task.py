@@ -293,7 +293,7 @@ def _manifest(arguments: argparse.Namespace) -> Manifest | None:
 
 def _facts(arguments: argparse.Namespace) -> DumpFacts:
     with open_dump(arguments.source, region=arguments.region) as dump:
-        return check(dump).facts
+        return check(dump, sums=True).facts
 
 
 def _samples(text: str) -> list[SampleQuery]:

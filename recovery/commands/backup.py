@@ -235,7 +235,7 @@ def verify_database(  # noqa: PLR0917  # typer turns every parameter into an opt
     facts = None
     if dump is not None:
         with open_dump(dump, s3=place_of(here, region)[0]("s3") if dump.startswith("s3://") else None) as opened:
-            facts = check(opened).facts
+            facts = check(opened, sums=True).facts
     wish = Wish(against=against, facts=facts, install_checks=install_checks, max_age=age, jobs=jobs)
     verify_and_show(
         here, database, _read_manifest(here, manifest, region) if manifest else None, wish, progress_of(here)

@@ -48,13 +48,14 @@ class Lexer:
 
     After :meth:`items` is exhausted, ``is_pg_dump`` says whether the text claims to be pg_dump's, ``complete`` whether
     it ends as pg_dump ends, ``server_version`` and ``pg_dump_version`` what it says about its origin.  ``codec`` is
-    Python's name of the encoding in force.
+    Python's name of the encoding in force, ``encoding`` PostgreSQL's, None before the text has said one.
     """
 
     def __init__(self, text: Iterator[bytes]) -> None:
         self._window = Window(text)
         self._plain_strings = True  # standard_conforming_strings
         self.codec = "utf-8"
+        self.encoding: str | None = None
         self._label: Label | None = None
         self.is_pg_dump = False
         self.is_cluster_dump = False
@@ -174,7 +175,7 @@ class Lexer:
                 hint="dump again with `pg_dump --encoding=UTF8`",
             )
         else:
-            self.codec = codec_of(value)
+            self.codec, self.encoding = codec_of(value), value.decode("ascii")
 
     # -- COPY
 

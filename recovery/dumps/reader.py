@@ -13,6 +13,7 @@ from recovery.dumps.created import Created, created_by, key_added_by
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.lexer import Lexer
 from recovery.dumps.members import inflate
+from recovery.dumps.rowsum import Content, RowSum
 from recovery.dumps.statements import (
     IDENTIFIER,
     QUALIFIED,
@@ -90,6 +91,7 @@ class DumpReader:
         self._created: set[Created] = set()
         self._foreign_keys: dict[tuple[str, str, str], bool] = {}
         self._extensions: dict[str, str | None] = {}
+        self._sums: dict[tuple[str, str], tuple[RowSum, tuple[str, ...]] | None] = {}  # None where none can be had
 
     def items(self) -> Iterator[Statement | CopyBlock]:
         """Yield statements and COPY blocks in order.
@@ -121,6 +123,17 @@ class DumpReader:
                 yield item
         self._refuse_incomplete()
 
+    def sum(self, block: CopyBlock) -> None:
+        """Read a block's rows and sum them; with other ends than a server writes they cannot be compared with its."""
+        table = block.table.schema or "public", block.table.name
+        found = (RowSum(), block.columns) if block.columns is not None and table not in self._sums else None
+        for piece in block.pieces:
+            if found is not None and b"\r" not in piece:
+                found[0].feed(piece)
+            else:
+                found = None
+        self._sums[table] = found
+
     @property
     def facts(self) -> DumpFacts:
         """What the text says about the data.
@@ -138,6 +151,12 @@ class DumpReader:
             extensions=dict(self._extensions),
             created=frozenset(self._created) if self.is_pg_dump else None,
             foreign_keys=dict(self._foreign_keys) if self.is_pg_dump else None,
+            contents={
+                table: Content(found[0].rows, found[0].checksum(found[1]), found[1])
+                for table, found in self._sums.items()
+                if found is not None and table in counted and found[0].rows == self._rows[table] and self.is_pg_dump
+            },
+            encoding=self._lexer.encoding,
             server_version=self._lexer.server_version,
             pg_dump_version=self._lexer.pg_dump_version,
         )
@@ -323,12 +342,15 @@ class DumpReader:
         self._rows[table] = self._rows.get(table, 0) + sum(inserts.rows_of_each)
 
 
-def check(source: DumpSource, manifest: Manifest | None = None) -> DumpReader:
+def check(source: DumpSource, manifest: Manifest | None = None, *, sums: bool = False) -> DumpReader:
     """Read the whole dump without doing anything with it, and return the reader with what it found.
+
+    With ``sums`` the facts have checksums of what its COPY blocks hold.
 
     Raises BadDumpError when it is damaged, cut off, not what the manifest says or not SQL.
     """
     reader = DumpReader(source, manifest)
-    for _ in reader.items():
-        pass
+    for item in reader.items():
+        if sums and isinstance(item, CopyBlock):
+            reader.sum(item)
     return reader

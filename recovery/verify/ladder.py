@@ -19,7 +19,7 @@ from recovery.dumps.snapshot import Snapshot, take_snapshot
 from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
 from recovery.progress import Progress, ProgressEvent, silent
 from recovery.rungs import RUNG_NAMES
-from recovery.verify import collations, compare, indexes, reference, samples, sequences
+from recovery.verify import collations, compare, indexes, reference, samples, sequences, settings_free
 from recovery.verify.result import Outcome, Rung, SampleQuery, Verification, verdict
 
 if TYPE_CHECKING:
@@ -190,7 +190,6 @@ class _Ladder:
                 f"the role may not see every row of {len(unreadable)} tables",
                 {"tables": unreadable[:20]},
             )
-        then = self._original.database_state
         wanted = self._checks.checksums and any(content.checksum for content in (expected or {}).values())
         self._contents = checksum.measure(
             self._dsn,
@@ -199,7 +198,7 @@ class _Ladder:
             jobs=self._checks.jobs,
             checksums=wanted,
             orders={name: content.columns for name, content in (expected or {}).items()},
-            encoding=then.encoding if then is not None else None,
+            encoding=self._original.encoding,
             progress=self._progress,
         )
         total = sum(content.rows for content in self._contents.values())
@@ -210,7 +209,11 @@ class _Ladder:
     def _content(self, snapshot: Snapshot) -> Answer:
         if not self._checks.checksums:
             return Outcome.NOT_RUN, "content checksums were not asked for", {}
-        return compare.content(self._original, self._contents, self._large_objects(snapshot))
+        unsettled: set[tuple[str, str]] = set()
+        if not self._original.settings_known:
+            with snapshot.connection.transaction():
+                unsettled = settings_free.unsettled(snapshot.connection, self._original.tables or ())
+        return compare.content(self._original, self._contents, self._large_objects(snapshot), unsettled)
 
     def _large_objects(self, snapshot: Snapshot) -> LargeObjects | None:
         then = self._original.large_objects

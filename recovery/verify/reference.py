@@ -27,7 +27,9 @@ class Reference:
     """What is known of the original; None means that this kind of reference cannot tell.
 
     `extensions` maps to (schema, version).  `created` are objects by name alone, where nothing tells their definition.
-    `uncounted` are tables that are not among `tables` because nothing tells how many rows they had.
+    `encoding` is that of the rows' text, and `settings_known` whether it was written under the settings that are used
+    here: role and server of just any pg_dump decide how some types are written.  `uncounted` are tables that are not
+    among `tables` because nothing tells how many rows they had.
     `sequences` maps to (value, is_called), `foreign_keys` from (schema, table, name) to the violations at the source.
     """
 
@@ -45,6 +47,8 @@ class Reference:
     recovery_point: dt.datetime | None = None
     newest_commit_time: dt.datetime | None = None
     uncounted: frozenset[Name] = frozenset()
+    encoding: str | None = None
+    settings_known: bool = True
 
     @property
     def major(self) -> int | None:
@@ -66,7 +70,9 @@ def of_facts(facts: DumpFacts) -> Reference:
     keys = facts.foreign_keys
     return Reference(
         "the dump's own text",
-        tables={name: Content(rows, None) for name, rows in facts.tables.items()},
+        tables={name: facts.contents.get(name, Content(rows, None)) for name, rows in facts.tables.items()},
+        encoding=facts.encoding,
+        settings_known=False,
         sequences=dict(facts.sequences),
         foreign_keys={key: 0 if valid else None for key, valid in keys.items()} if keys is not None else None,
         extensions={name: (schema, None) for name, schema in facts.extensions.items()},
@@ -92,6 +98,7 @@ def of_manifest(manifest: Manifest) -> Reference:
         extensions=_extensions(manifest.extensions),
         collations=manifest.collations,
         database_state=manifest.database_state,
+        encoding=manifest.database_state.encoding if manifest.database_state is not None else None,
         large_objects=manifest.large_objects,
         server_version=manifest.server_version,
         recovery_point=manifest.snapshot_time,
@@ -122,6 +129,7 @@ def of_database(dsn: str, *, jobs: int = 2, progress: Progress = silent) -> Refe
             extensions=_extensions(description.extensions),
             collations=description.collations,
             database_state=description.database_state,
+            encoding=description.database_state.encoding,
             large_objects=blobs,
             server_version=snapshot.server_version,
             recovery_point=snapshot.time,

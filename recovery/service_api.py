@@ -200,7 +200,9 @@ class BackupService:
             prefix=config.prefix,
             local_dir=config.folder(),
             kms_key_id=config.kms_key_id,
-            options=Options(retention=dt.timedelta(days=load_settings().objectives.retention_days)) if place else None,
+            options=Options(retention=dt.timedelta(days=load_settings().objectives.retention_days))
+            if place is not None and not place.named
+            else None,
         )
 
     def _list(self) -> list[dict[str, Any]]:

@@ -234,7 +234,7 @@ def verify_database(  # noqa: PLR0917  # typer turns every parameter into an opt
     age = age_of(max_age)
     facts = None
     if dump is not None:
-        with open_dump(dump, s3=place_of(here, region)[0]("s3") if dump.startswith("s3://") else None) as opened:
+        with open_dump(dump, s3=clients_for(here, region)("s3") if dump.startswith("s3://") else None) as opened:
             facts = check(opened, sums=True).facts
     wish = Wish(against=against, facts=facts, install_checks=install_checks, max_age=age, jobs=jobs)
     verify_and_show(

@@ -8,7 +8,7 @@ import typer
 
 from recovery.clients import Clients
 from recovery.dumps import names
-from recovery.dumps.catalogue import Backup, find_backup, list_backups, list_local_backups
+from recovery.dumps.catalogue import Backup, backup_at, find_backup, list_backups, list_local_backups
 from recovery.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def backup_of(
     if known is None:
         raise UsageError(f"{wanted} is not the address of a backup.", hint="Write s3://BUCKET/db/db_full_….sql.gz.")
     clients = clients_for(here, region)
-    return find_backup(list_backups(clients("s3"), bucket, folder + slash, only=known[0]), known[0]), clients
+    backup = backup_at(clients("s3"), bucket, f"{folder}{slash}{known[0]}{names.DUMP_SUFFIX}")
+    listed = [backup] if backup is not None and (backup.size > 0 or backup.manifest is not None) else []
+    return find_backup(listed, known[0]), clients
 
 
 def _refuse_contradiction(where: str | None, region: str | None, *, on_this_machine: bool) -> None:

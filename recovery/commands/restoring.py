@@ -14,7 +14,7 @@ from recovery.commands.backup_places import Region, clients_for, place_of
 from recovery.commands.progress_line import progress_of
 from recovery.commands.shared import Session, session
 from recovery.documents import CleanedDocument, RestorePlanDocument
-from recovery.dumps.catalogue import Backup, backup_at, find_backup, list_backups, list_local_backups
+from recovery.dumps.catalogue import NO_MANIFEST, Backup, backup_at, find_backup, list_backups, list_local_backups
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.reader import check
 from recovery.dumps.source import open_dump, text_size_of
@@ -193,7 +193,15 @@ def _find_source(here: Session, wanted: str, region: str | None) -> tuple[str, M
 
 
 def _manifest_of(here: Session, backup: Backup | None) -> Manifest | None:
-    """Return a backup's manifest, and say so when it is not sealed: then only the dump's own text speaks for it."""
+    """Return a backup's manifest, and say so when it is not sealed: then only the dump's own text speaks for it.
+
+    Raises BadDumpError for a manifest that is there and is not what was written.
+    """
     if backup is not None and not backup.sealed:
+        if backup.manifest is None and backup.problem not in {NO_MANIFEST, None}:
+            raise BadDumpError(
+                f"{backup.manifest_address} cannot be used: {backup.problem}",
+                hint="restore another copy or an older backup; a copy of the dump alone is restored without a manifest",
+            )
         here.screen.say(f"{backup.address} is not sealed: {backup.problem}", "bold yellow")
     return backup.manifest if backup else None

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 # S3 reads of one listing that run at a time.
 _PARALLEL = 8
 
-# What is wrong with a backup that has none, or none that may be read.
-NO_MANIFEST = "it has no manifest"
-
 # The object metadata by which a dump names its backup.
 METADATA_ID = "backup-id"
 
@@ -67,14 +64,14 @@ class Backup:
         return self.address.removesuffix(names.DUMP_SUFFIX) + names.MANIFEST_SUFFIX
 
 
-def list_backups(s3_client: Any, bucket: str, prefix: str = names.DEFAULT_PREFIX, *, only: str = "") -> list[Backup]:
-    """Return every backup under the prefix of a bucket, or the one of an id, sealed or not, newest first.
+def list_backups(s3_client: Any, bucket: str, prefix: str = names.DEFAULT_PREFIX) -> list[Backup]:
+    """Return every backup under the prefix of a bucket, sealed or not, newest first.
 
     Raises EnvironmentLacksError when the bucket is not there or cannot be read.
     """
     found: dict[str, dict[str, int]] = {}
     try:
-        for page in s3_client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix + only):
+        for page in s3_client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for entry in page.get("Contents", []):
                 parts = names.split(entry["Key"].removeprefix(prefix))
                 if parts is not None:

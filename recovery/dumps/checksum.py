@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import queue
+import select
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -14,7 +15,6 @@ from psycopg import pq, sql
 
 from recovery.dumps import session
 from recovery.dumps.rowsum import Content, RowSum
-from recovery.dumps.statements import codec_of
 from recovery.errors import RecoveryError
 from recovery.progress import ProgressEvent, silent
 
@@ -113,31 +113,25 @@ def _sum(
 ) -> RowSum:
     """Sum a piece's rows as COPY writes them."""
     pgconn = connection.pgconn
-    server = connection.info.parameter_status("server_encoding") or "UTF8"
-    query = sql.SQL("COPY (SELECT {} {}) TO STDOUT").format(
-        sql.SQL(", ").join(map(sql.Identifier, columns)), piece.source()
+    query = sql.SQL("COPY (SELECT {} {}) TO STDOUT (ENCODING {})").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        piece.source(),
+        sql.Literal(encoding or connection.info.parameter_status("server_encoding")),
     )
-    codec = codec_of((encoding or server).encode())
-    _say(pgconn, f"SET client_encoding = '{encoding or server}'".encode(), pq.ExecStatus.COMMAND_OK)
-    try:
-        # The statement as bytes, for psycopg knows not every encoding that a server has.
-        _say(pgconn, query.as_string(None).encode(codec, "surrogateescape"), pq.ExecStatus.COPY_OUT)
-        found = RowSum()
-        # Straight from libpq: psycopg's own way to wait for each row takes twice the time of what is done with it.
-        length, row = pgconn.get_copy_data(0)
-        while length > 0:
+    _refuse(pgconn.exec_(query.as_bytes(connection)), pq.ExecStatus.COPY_OUT)
+    found = RowSum()
+    # Straight from libpq: psycopg's own way to wait for each row takes twice the time of what is done with it.
+    length, row = pgconn.get_copy_data(1)
+    while length >= 0:
+        if length:
             found.add(row[:-1])
-            length, row = pgconn.get_copy_data(0)
-        while (result := pgconn.get_result()) is not None:
-            _refuse(result, pq.ExecStatus.COMMAND_OK)
-    finally:
-        if pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.IDLE):
-            _say(pgconn, b"SET client_encoding = 'UTF8'", pq.ExecStatus.COMMAND_OK)
+        else:  # no whole row has come; others work meanwhile, which they could not while libpq itself waits
+            select.select([pgconn.socket], [], [])
+            pgconn.consume_input()
+        length, row = pgconn.get_copy_data(1)
+    while (result := pgconn.get_result()) is not None:
+        _refuse(result, pq.ExecStatus.COMMAND_OK)
     return found
-
-
-def _say(pgconn: pq.abc.PGconn, statement: bytes, expected: pq.ExecStatus) -> None:
-    _refuse(pgconn.exec_(statement), expected)
 
 
 def _refuse(result: pq.abc.PGresult, expected: pq.ExecStatus) -> None:
@@ -186,6 +180,7 @@ def in_snapshot(
         except psycopg.errors.QueryCanceled:
             if stop.is_set():
                 _say_stopped()
+            stop.set()
             raise
         except BaseException:
             stop.set()
@@ -197,6 +192,11 @@ def in_snapshot(
     try:
         with concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="snapshot") as pool:
             futures = [pool.submit(drain, connection) for connection in connections]
+            try:
+                concurrent.futures.wait(futures)
+            except BaseException:  # Ctrl-C or SIGTERM: the watcher cancels what the workers wait for
+                stop.set()
+                raise
     finally:
         over.set()
         watcher.join()
@@ -212,8 +212,8 @@ def _watch(
     connections: list[psycopg.Connection[tuple[object, ...]]], stop: threading.Event, over: threading.Event
 ) -> None:
     """Cancel whatever runs on the connections from when `stop` is set until all is over."""
-    while not over.is_set():
-        if stop.wait(_WATCH_SECONDS) and not over.wait(_WATCH_SECONDS):
+    while not over.wait(_WATCH_SECONDS):
+        if stop.is_set():
             for connection in connections:
                 # A server that does not answer ends the query by itself.
                 with contextlib.suppress(psycopg.Error):

@@ -290,7 +290,7 @@ class CopyScanner:
             if self._encoding in UNSAFE_ENCODINGS:
                 raise BadDumpError(
                     f"the dump is written in {self._encoding.decode()}, whose characters can contain backslashes",
-                    hint="unset PGCLIENTENCODING, and client_encoding in the connection string",
+                    hint="dump again with `pg_dump --encoding=UTF8`",
                 )
         if _DATA_STATEMENT.match(statement) is None:
             return end

@@ -129,13 +129,21 @@ class Bucket:
         try:
             pages = self.s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.name, Prefix=self.prefix)
             for upload in [each for page in pages for each in page.get("Uploads", [])]:
-                if names.split(upload["Key"].removeprefix(self.prefix)) is not None:
-                    self.s3.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
+                name = upload["Key"].removeprefix(self.prefix)
+                if name == names.LATEST or names.split(name) is not None:
+                    self._abort(upload["Key"], upload["UploadId"])
         except botocore.exceptions.ClientError as error:
-            if _code(error) not in ("AccessDenied", "NoSuchUpload"):
+            if _code(error) != "AccessDenied":
                 raise storage_error(error, Bucket=self.name, Key=self.prefix) from error
         except botocore.exceptions.BotoCoreError as error:
             raise storage_error(error, Bucket=self.name, Key=self.prefix) from error
+
+    def _abort(self, key: str, upload_id: str) -> None:
+        try:
+            self.s3.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload_id)
+        except botocore.exceptions.ClientError as error:
+            if _code(error) != "NoSuchUpload":  # which somebody else has aborted
+                raise
 
     def taken(self, identifier: str) -> bool:
         try:

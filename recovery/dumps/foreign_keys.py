@@ -118,11 +118,10 @@ def list_foreign_keys(connection: psycopg.Connection[tuple[object, ...]]) -> lis
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """Blocks of a table with rows of the key at `index` of the list of keys; None is no bound."""
+    """Tables with rows of the key at `index` of the list of keys, or blocks of one; None is no bound."""
 
     index: int
-    schema: str
-    table: str
+    tables: tuple[tuple[str, str], ...]
     first_block: int | None = None
     end_block: int | None = None
     blocks: int = 0
@@ -155,9 +154,17 @@ def _violations_query(key: Key, part: _Part) -> sql.Composed:
     ]
     # MATCH FULL: all NULL or none. MATCH SIMPLE: a NULL anywhere satisfies the key.
     glue = sql.SQL(" OR ") if key.match_full else sql.SQL(" AND ")
-    return sql.SQL("SELECT pg_catalog.count(*) FROM ONLY {} f WHERE ({}) AND {}{}").format(
-        sql.Identifier(part.schema, part.table), glue.join(present), missing, sql.SQL("").join(bounds)
+    return sql.SQL("SELECT pg_catalog.count(*) FROM {} f WHERE ({}) AND {}{}").format(
+        _rows_of(key, part), glue.join(present), missing, sql.SQL("").join(bounds)
     )
+
+
+def _rows_of(key: Key, part: _Part) -> sql.Composed:
+    if len(part.tables) == 1:
+        return sql.SQL("ONLY {}").format(sql.Identifier(*part.tables[0]))
+    columns = sql.SQL(", ").join(sql.Identifier(column[0]) for column in key.columns)
+    each = [sql.SQL("SELECT {} FROM ONLY {}").format(columns, sql.Identifier(*table)) for table in part.tables]
+    return sql.SQL("({})").format(sql.SQL(" UNION ALL ").join(each))
 
 
 def _parts(connection: psycopg.Connection[tuple[object, ...]], index: int, key: Key, jobs: int) -> list[_Part]:
@@ -166,16 +173,23 @@ def _parts(connection: psycopg.Connection[tuple[object, ...]], index: int, key: 
     if key.partitioned:
         title = sql.Identifier(key.schema, key.table).as_string(connection)
         leaves = cast("list[tuple[str, str, int]]", connection.execute(_LEAVES, (title,)).fetchall())
+    if len(leaves) > jobs:
+        # Together, since each query may read the whole table that is referred to; the heaviest first.
+        shares: list[tuple[int, list[tuple[str, str]]]] = [(0, []) for _ in range(jobs)]
+        for schema, table, blocks in sorted(leaves, key=lambda leaf: leaf[2], reverse=True):
+            lightest = min(range(jobs), key=lambda number: (shares[number][0], len(shares[number][1])))
+            shares[lightest] = (shares[lightest][0] + blocks, [*shares[lightest][1], (schema, table)])
+        return [_Part(index, tuple(tables), blocks=blocks) for blocks, tables in shares]
     parts: list[_Part] = []
     for schema, table, blocks in leaves:
         count = min(jobs, -(-blocks // PART_BLOCKS))
         if count < 2 or session.major_of(connection) < _FIRST_WITH_TID_RANGE_SCANS:
-            parts.append(_Part(index, schema, table, blocks=blocks))
+            parts.append(_Part(index, ((schema, table),), blocks=blocks))
             continue
         bounds = [blocks * number // count for number in range(1, count)]
         parts += [
             # Open at both ends: the size is an older one.
-            _Part(index, schema, table, first, end, blocks // count)
+            _Part(index, ((schema, table),), first, end, blocks // count)
             for first, end in zip([None, *bounds], [*bounds, None], strict=True)
         ]
     return parts

@@ -44,9 +44,10 @@ def run(
     snapshot: str,
     take: Callable[[bytes], None],
     *,
+    encoding: str,
     lock_timeout_seconds: float,
 ) -> None:
-    """Write the plain SQL of the database as the snapshot shows it to `take`, piece by piece.
+    """Write the plain SQL of the database as the snapshot shows it to `take`, piece by piece, in this encoding.
 
     Raises RecoveryError with pg_dump's own words when it fails; whatever `take` raises ends pg_dump.
     """
@@ -56,6 +57,8 @@ def run(
         "--format=plain",
         "--no-password",
         f"--snapshot={snapshot}",
+        # Otherwise role, database or PGCLIENTENCODING decide it, and with it the sums of the rows.
+        f"--encoding={encoding}",
         f"--lock-wait-timeout={int(lock_timeout_seconds * 1000)}",
         f"--dbname={connection_string}",
     ]

@@ -57,7 +57,6 @@ FIXED_SETTINGS: Mapping[str, str] = {
     "extra_float_digits": "3",
     "bytea_output": "hex",
     "xmlbinary": "base64",
-    "lc_monetary": "C",  # money prints by it
     "client_encoding": "UTF8",
     "standard_conforming_strings": "on",
     "row_security": "off",  # a query that a policy would thin out fails instead
@@ -70,7 +69,7 @@ FIXED_SETTINGS: Mapping[str, str] = {
 }
 
 # Of these, what pg_dump leaves to role, database and server, so that the same rows make the same bytes.  lc_monetary is
-# left to them: psql reads money back by the same setting that wrote it.
+# left to them here and there: money is read back by the setting that wrote it.
 _SETTINGS_OF_PROGRAMS = ("bytea_output", "quote_all_identifiers", "standard_conforming_strings")
 
 # A lock that is not granted within this time is held by somebody doing DDL.  A reader waits no longer behind it:

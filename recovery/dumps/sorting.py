@@ -28,7 +28,11 @@ def differing(
     versions: Differences = {
         c.name: [before_by_name[c.name], c.version] for c in now if _differ(before_by_name.get(c.name), c.version)
     }
-    before, here = ([s.provider, _plain(s.locale or s.collate), _plain(s.ctype)] for s in (then, state))
+    # Beside ICU's and the server's own locales the system's decide nothing of the order.
+    before, here = (
+        [s.provider, _plain(s.locale or s.collate), *([_plain(s.ctype)] if s.provider == "c" else [])]
+        for s in (then, state)
+    )
     if before != here:
         return versions, {DEFAULT: [" ".join(map(str, before)), " ".join(map(str, here))]}
     if _differ(then.collation_version, state.collation_version):

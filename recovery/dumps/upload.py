@@ -226,7 +226,7 @@ class StreamingUpload:
 
 
 def _temporary_file() -> IO[bytes]:
-    folder = None if os.environ.get("TMPDIR") or not _DISK.is_dir() else _DISK
+    folder = None if os.environ.get("TMPDIR") or not os.access(_DISK, os.W_OK) else _DISK
     try:
         return tempfile.TemporaryFile(prefix="recovery-part-", dir=folder)
     except OSError as error:

@@ -217,7 +217,14 @@ def _write_dump(
                 reported = scanner.position
                 progress(ProgressEvent("dump", scanner.position, None, "bytes", _current(scanner)))
 
-        pg_dump.run(dsn, snapshot.major, snapshot.identifier, take, lock_timeout_seconds=options.lock_timeout_seconds)
+        pg_dump.run(
+            dsn,
+            snapshot.major,
+            snapshot.identifier,
+            take,
+            encoding=description.database_state.encoding,
+            lock_timeout_seconds=options.lock_timeout_seconds,
+        )
         compressor.finish()
         scanner.finish()
         progress(ProgressEvent("dump", scanner.position, scanner.position, "bytes", "written"))

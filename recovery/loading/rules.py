@@ -268,7 +268,9 @@ class Rulebook:
     def left_out(self, statement: Statement) -> tuple[str, str] | None:
         """Return (kind, text) of the note on a statement that is not even tried, None for all others."""
         if _OF_THE_DATABASE.match(statement.text):
-            text = "it concerns the dumped database itself; the target keeps its own owner, settings and privileges"
+            text = (
+                "it concerns the dumped database itself, whose owner, settings and privileges --database-state decides"
+            )
             return "database", text
         for rule in self._unwanted:
             if rule.pattern.match(statement.text):

@@ -63,6 +63,8 @@ def connect(dsn: str, *, database: str | None = None, purpose: str = "restore") 
         parameters["application_name"] = f"agentverse-dr {purpose}"
         if database is not None:
             parameters["dbname"] = database
+        if database in {"postgres", "template1"}:
+            parameters["client_encoding"] = "UTF8"  # without an encoding of their own they give names as bytes
         connection = psycopg.connect(make_conninfo(**parameters), autocommit=True)
         try:
             for setting in _SESSION_SETTINGS:

@@ -6,9 +6,11 @@ import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from recovery.dumps import checksum, describe, foreign_keys, large_objects, session
 from recovery.dumps.rowsum import Content
-from recovery.dumps.snapshot import take_snapshot
+from recovery.dumps.snapshot import explained, take_snapshot
 from recovery.progress import Progress, silent
 from recovery.verify.sequences import read_sequences
 
@@ -115,11 +117,14 @@ def of_database(dsn: str, *, jobs: int = 2, progress: Progress = silent) -> Refe
 
     Raises what taking a snapshot raises.
     """
-    with take_snapshot(dsn) as snapshot:
+    with take_snapshot(dsn) as snapshot, explained("the database to compare with could not be read"):
         description = describe.describe(snapshot.connection)
         contents = checksum.measure(dsn, snapshot.identifier, snapshot.relations, jobs=jobs, progress=progress)
         keys = foreign_keys.check_all(dsn, snapshot.identifier, jobs=jobs)
-        blobs = large_objects.measure(dsn, snapshot.identifier, jobs=jobs)
+        try:
+            blobs = large_objects.measure(dsn, snapshot.identifier, jobs=jobs)
+        except psycopg.errors.InsufficientPrivilege:  # then only their number is compared
+            blobs = large_objects.measure(dsn, snapshot.identifier, jobs=jobs, checksums=False)
         return Reference(
             f"the database {session.place_of(dsn)}",
             tables=contents,

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow  # they wait
 
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    " AND query LIKE '%hashtextextended%'"
+    " AND query LIKE 'SELECT pg_catalog.count(*) FROM ONLY%'"
 )
 BACKUP = (
     "import sys; from pathlib import Path; from recovery.dumps.writer import Options, take_backup;"
@@ -99,17 +99,15 @@ def test_a_backup_that_fails_does_not_wait_for_a_key_that_is_being_checked(
         connection.execute("CREATE TABLE a (x int PRIMARY KEY); CREATE TABLE b (x int REFERENCES a)")
     waiting = threading.Event()
 
-    def slow(connection: psycopg.Connection[tuple[object, ...]], key: object) -> int:
-        del key
+    def slow(*_: object) -> str:
         waiting.set()
-        connection.execute("SELECT pg_sleep(60)")
-        return 0
+        return "SELECT 0 FROM pg_sleep(60)"
 
     def failing(*_: object, **__: object) -> None:
         assert waiting.wait(20)
         raise RecoveryError("pg_dump failed")
 
-    monkeypatch.setattr(foreign_keys, "count_violations", slow)
+    monkeypatch.setattr(foreign_keys, "_violations_query", slow)
     monkeypatch.setattr(pg_dump, "run", failing)
     began = time.monotonic()
     with pytest.raises(RecoveryError, match="pg_dump failed"):

@@ -6,19 +6,19 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.measure import short_folder
+from benchmarks.sampler import Sampler
 from machine.programs import postgresql_server_folder
 from machine.unprivileged import copied_installation, unprivileged_user
 
@@ -79,32 +79,18 @@ class Server:
         return total / _TICKS
 
 
-class CpuTimeline:
+class CpuTimeline(Sampler):
     """Samples a server's CPU time in the background; afterwards tells what it used between two moments."""
 
     def __init__(self, server: Server) -> None:
+        super().__init__(_SAMPLE_SECONDS)
         self._server = server
         self._samples: list[tuple[float, float]] = []
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        last = False
-        while True:
-            # A process that ends between being counted alone and among the ended ones is missing from one sample.
-            least = self._samples[-1][1] if self._samples else 0.0
-            self._samples.append((time.monotonic(), max(least, self._server.cpu_seconds())))
-            if last:
-                return
-            last = self._ended.wait(_SAMPLE_SECONDS)
+    def sample(self) -> None:
+        # A process that ends between being counted alone and among the ended ones is missing from one sample.
+        least = self._samples[-1][1] if self._samples else 0.0
+        self._samples.append((time.monotonic(), max(least, self._server.cpu_seconds())))
 
     def between(self, start: float, end: float) -> float:
         """Return the CPU seconds between two moments of the monotonic clock."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import collections
-import threading
 import time
-from typing import Self
 
 import psycopg
 
 from benchmarks.postgres import Server
+from benchmarks.sampler import Sampler
 
 # Often enough to see what phases of a second wait for, seldom enough to cost a hundredth of a core.
 _SAMPLE_SECONDS = 0.05
@@ -22,28 +21,21 @@ SELECT coalesce(wait_event_type || ':' || wait_event, '{RUNNING}'), count(*) FRO
 """  # the constant above is all that is filled in
 
 
-class WaitTimeline:
+class WaitTimeline(Sampler):
     """Samples in the background what active backends wait for; afterwards tells it of any span of time."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        super().__init__(_SAMPLE_SECONDS)
+        self._connection = psycopg.connect(server.dsn(), autocommit=True)
         self._samples: list[tuple[float, dict[str, int]]] = []
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(self, *exc: object) -> None:
-        self._ended.set()
-        self._thread.join()
+        super().__exit__(*exc)
+        self._connection.close()
 
-    def _run(self) -> None:
-        with psycopg.connect(self._server.dsn(), autocommit=True) as connection:
-            while not self._ended.wait(_SAMPLE_SECONDS):
-                rows = connection.execute(_WAITS.encode()).fetchall()
-                self._samples.append((time.monotonic(), {str(name): int(count) for name, count in rows}))
+    def sample(self) -> None:
+        rows = self._connection.execute(_WAITS.encode()).fetchall()
+        self._samples.append((time.monotonic(), {str(name): int(count) for name, count in rows}))
 
     def between(self, start: float, end: float) -> collections.Counter[str]:
         """Return how many backends were seen running or waiting for what between two moments of the monotonic clock."""

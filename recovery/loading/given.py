@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from recovery.errors import RefusedError, UsageError
-from recovery.loading.state import DatabaseState, read_state
+from recovery.loading.state import DatabaseState, read_state, try_to_set
 
 if TYPE_CHECKING:
     from recovery.dumps import manifest
@@ -66,13 +66,8 @@ class GivenState:
             statement = sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
                 sql.Identifier(database), sql.Identifier(self.owner)
             )
-            try:
-                with admin.transaction():
-                    admin.execute(statement)
-            except psycopg.Error as error:
-                if error.sqlstate is None:  # the connection is lost
-                    raise
-                not_set.append((statement.as_string(admin), error.diag.message_primary))
+            if (refused := try_to_set(admin, statement)) is not None:
+                not_set.append(refused)
         return not_set
 
 

@@ -138,16 +138,19 @@ class DatabaseState:
             statements.append(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, limit))
         if self.is_template:
             statements.append(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true").format(name))
-        not_set: list[tuple[str, str | None]] = []
-        for statement in statements:
-            try:
-                with admin.transaction():
-                    admin.execute(statement)
-            except psycopg.Error as error:
-                if error.sqlstate is None:  # the connection is lost
-                    raise
-                not_set.append((statement.as_string(admin), error.diag.message_primary))
-        return not_set
+        return [refused for statement in statements if (refused := try_to_set(admin, statement)) is not None]
+
+
+def try_to_set(admin: Connection, statement: sql.Composed) -> tuple[str, str | None] | None:
+    """Run a statement within a transaction that goes on without it; return it and why, where the role may not."""
+    try:
+        with admin.transaction():
+            admin.execute(statement)
+    except psycopg.Error as error:
+        if error.sqlstate is None:  # the connection is lost
+            raise
+        return statement.as_string(admin), error.diag.message_primary
+    return None
 
 
 def read_state(admin: Connection, database: str) -> DatabaseState | None:

@@ -157,8 +157,8 @@ class Layout(_Part):
     """Where things are in the dump.
 
     `members` gives (compressed, uncompressed) length of gzip members in order, of a large dump of several together;
-    within COPY data a member starts at a row's start.  `data_start` and `data_end` bound the data in uncompressed
-    bytes: schema before, keys and indexes after.
+    within COPY data a member starts at a row's start, unless a row is longer than a member.  `data_start` and
+    `data_end` bound the data in uncompressed bytes: schema before, keys and indexes after.
     """
 
     uncompressed_size: Count
@@ -229,11 +229,6 @@ class Manifest(_Part):
     def created_at(self) -> dt.datetime:
         """The recovery point: the moment the dump shows."""
         return self.snapshot_time
-
-    @property
-    def total_rows(self) -> int:
-        """Rows of all tables."""
-        return sum(table.rows for table in self.tables)
 
     def object_checksums(self) -> set[str]:
         """The checksums S3 may state for this dump: of the whole in one piece, and of the parts it was written in."""

@@ -32,7 +32,6 @@ from recovery.progress import Progress, ProgressEvent, silent
 if TYPE_CHECKING:
     from recovery.dumps.destinations import Destination
 
-DEFAULT_FOLDER = Path("/var/backups/agentverse")
 RETENTION = dt.timedelta(days=30)
 
 _MIB = 1024 * 1024

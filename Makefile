@@ -16,7 +16,7 @@ drill: setup  ## the quarterly drill on the embedded cloud, from a seeded produc
 
 test: setup  ## every test
 	@$(BIN)/python tools/checks.py lint types
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## the fast lane: lint, types, the quick tests; about a minute
 	@$(BIN)/python tools/checks.py lint types

@@ -223,9 +223,13 @@ def _lock(connection: psycopg.Connection[tuple[object, ...]], relations: list[Re
 
 
 def _limit(connection: psycopg.Connection[tuple[object, ...]], deadline: float | None) -> None:
-    """Let the transaction's next statement take what is left until the deadline: lock_timeout counts for each lock."""
+    """Let the transaction's next statement take what is left until the deadline: lock_timeout counts for each lock.
+
+    By SET, which takes no snapshot as a query would: one that is older than the locks would show a table empty that was
+    emptied and filled again before its lock was granted.
+    """
     milliseconds = 0 if deadline is None else max(1, int((deadline - time.monotonic()) * 1000))
-    connection.execute("SELECT pg_catalog.set_config('statement_timeout', %s, true)", (str(milliseconds),))
+    connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(milliseconds)))
 
 
 def _newest_commit_time(connection: psycopg.Connection[tuple[object, ...]]) -> dt.datetime | None:

@@ -301,8 +301,7 @@ def keys(original: Reference, checked: list[tuple[Key, int | None]]) -> Answer:
         unknown = expected is None or name in expected
         if violations is None:
             unchecked.append(key.title)
-        elif violations and not key.validated and ((before is None and unknown) or not original.settings_known):
-            # By its text a dump may call valid what its manifest knows to be broken, and was restored by.
+        elif violations and before is None and unknown and not key.validated:
             unproven[key.title] = {"rows": violations, "at_source": None}
         elif violations > (before or 0):
             broken[key.title] = {"rows": violations, "at_source": before}

@@ -64,6 +64,24 @@ def test_locks_that_end_in_time_are_waited_for_and_nothing_is_limited_afterwards
         ended()
 
 
+def test_a_table_that_is_emptied_and_filled_before_its_lock_is_granted_is_not_seen_empty(
+    database: str, tmp_path: Path
+) -> None:
+    run(database, "CREATE TABLE a (x int); INSERT INTO a VALUES (1); CREATE TABLE b (x int); INSERT INTO b VALUES (1)")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'b'::regclass"
+    taken: list[Any] = []
+    backup = threading.Thread(target=lambda: taken.append(take_backup(database, local_dir=tmp_path).manifest))
+    with psycopg.connect(database) as other, psycopg.connect(database, autocommit=True) as watching:
+        other.execute("LOCK TABLE b IN ACCESS EXCLUSIVE MODE")
+        backup.start()
+        while watching.execute(waiting).fetchone() != (1,):
+            time.sleep(0.02)
+        other.execute("TRUNCATE b; INSERT INTO b VALUES (1)")
+        other.commit()
+        backup.join()
+    assert [table.rows for table in taken[0].tables] == [1, 1]
+
+
 def test_an_owner_whose_rows_a_forced_policy_hides_is_refused(
     make_database: Callable[..., str], master16: str, tmp_path: Path
 ) -> None:

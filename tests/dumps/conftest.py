@@ -52,6 +52,8 @@ SETTINGS = {
     "track_commit_timestamp": "on",
     "log_min_messages": "fatal",
 }
+# The roles that fixtures make once for a session.
+KEPT_ROLES = {"postgres", "master", "rds_superuser"}
 # For a server that is killed: what was committed is there when it starts again, as it is on a real one.
 KILLABLE = {"listen_addresses": "", "fsync": "off", "log_min_messages": "panic"}
 
@@ -138,22 +140,33 @@ def _running_server(major: int, settings: dict[str, str]) -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+_session_servers: list[Server] = []
+
+
+@contextlib.contextmanager
+def _session_server(major: int) -> Iterator[Server]:
+    with _running_server(major, SETTINGS) as server:
+        _session_servers.append(server)
+        yield server
+        _session_servers.remove(server)
+
+
 @pytest.fixture(scope="session")
 def server16() -> Iterator[Server]:
-    with _running_server(16, SETTINGS) as server:
+    with _session_server(16) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def server18() -> Iterator[Server]:
-    with _running_server(18, SETTINGS) as server:
+    with _session_server(18) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def server15() -> Iterator[Server]:
     """The distribution's 15, where there is one: the oldest server the machines here have."""
-    with _running_server(15, SETTINGS) as server:
+    with _session_server(15) as server:
         yield server
 
 
@@ -300,6 +313,20 @@ def cutters() -> Callable[..., contextlib.AbstractContextManager[Cutter]]:
         return contextlib.closing(Cutter(server.folder / ".s.PGSQL.5432", decide))
 
     return cutter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_a_file_made_leaves_with_it() -> Iterator[None]:
+    """Drop what databases and roles a file's tests left on the session's servers: the next may use the same names."""
+    yield
+    databases = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"
+    roles = "SELECT rolname FROM pg_roles WHERE NOT starts_with(rolname, 'pg_')"
+    for server in _session_servers:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            for (database,) in connection.execute(databases).fetchall():
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+            for role in {name for (name,) in connection.execute(roles)} - KEPT_ROLES:
+                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 @contextlib.contextmanager

@@ -84,13 +84,12 @@ def test_what_an_older_server_does_not_know_is_a_failure_when_that_is_strict(dat
 
 def test_owners_and_privileges_are_not_tried_when_told_so(database: str, server16: Any, tmp_path: Path) -> None:
     with psycopg.connect(server16.dsn(), autocommit=True) as connection:
-        if connection.execute("SELECT FROM pg_roles WHERE rolname = 'other_owner'").fetchone() is None:
-            connection.execute("CREATE ROLE other_owner")
+        connection.execute("CREATE ROLE left_out_owner")
     source = write(
         tmp_path,
-        TABLE + "ALTER TABLE public.t OWNER TO other_owner;\nGRANT SELECT ON TABLE public.t TO PUBLIC;\n"
+        TABLE + "ALTER TABLE public.t OWNER TO left_out_owner;\nGRANT SELECT ON TABLE public.t TO PUBLIC;\n"
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC;\n"
-        "SET SESSION AUTHORIZATION other_owner;\nCREATE TABLE public.u ();\n",
+        "SET SESSION AUTHORIZATION left_out_owner;\nCREATE TABLE public.u ();\n",
     )
     result = restore(source, database, owner=False, privileges=False, strict=["owner", "privileges"])
     owners = "SELECT array_agg(DISTINCT relowner::regrole::text) FROM pg_class WHERE relname IN ('t', 'u')"

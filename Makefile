@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Every command here starts many Pythons; where each has to compile its libraries anew, a start takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup drill test check bench lock clean
 

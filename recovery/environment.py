@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,14 +28,14 @@ from semver import VersionInfo
 from recovery.errors import CheckFailedError, EnvironmentLacksError, RecoveryError, RefusedError, RunInterruptedError
 from recovery.outputs import Outputs, read_outputs
 from recovery.processes import MARK, end_marked
+from recovery.pulumi_cli import find_pulumi
+from recovery.tags import TAG_DRILL, TAG_MODE
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from recovery.settings import Platform
 
-TAG_DRILL = "agentverse:drill-id"
-TAG_MODE = "agentverse:mode"
 STACK_PREFIX = "dr-"
 _NAMESPACE = "agentverse-dr"
 
@@ -51,24 +50,6 @@ class Resource:
 
 
 OnResource = Callable[[Resource], None]
-
-
-def find_pulumi() -> Path:
-    """Return the Pulumi CLI: the one set up beside this Python, else the one on PATH.
-
-    Raises EnvironmentLacksError when there is none.
-    """
-    beside = Path(sys.executable).parent / "pulumi"
-    if beside.is_file() and os.access(beside, os.X_OK):
-        return beside
-    found = shutil.which("pulumi")
-    if found is None:
-        raise EnvironmentLacksError(
-            "The Pulumi CLI is not on this machine.",
-            detail=f"Looked beside {sys.executable} and on PATH.",
-            hint="Run `make setup`.",
-        )
-    return Path(found)
 
 
 class _Command(automation.PulumiCommand):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recovery.clients import AwsError, aws_problem
-from recovery.environment import TAG_DRILL
 from recovery.errors import CheckFailedError
+from recovery.tags import TAG_DRILL
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef

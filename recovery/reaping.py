@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from recovery import drills
 from recovery.clients import AwsError, aws_problem, refuse_foreign_account
-from recovery.environment import TAG_DRILL, TAG_MODE, Environment
 from recovery.errors import CheckFailedError, RefusedError, UsageError
 from recovery.journal import Event, Journal, is_being_written, read_journal
 from recovery.procedures.removal import sweep_drill
 from recovery.procedures.running import end_blackout
 from recovery.processes import end_marked
 from recovery.sweep import Sweeper
+from recovery.tags import TAG_DRILL, TAG_MODE
 
 if TYPE_CHECKING:
     from recovery.clients import Clients
+    from recovery.environment import Environment
     from recovery.local import LocalCloud
     from recovery.settings import Settings
 
@@ -155,7 +156,7 @@ def preview(settings: Settings, clients: Clients, drill_id: str) -> list[str]:
     lines = []
     # Somewhere else than in the drill's folder: looking must not make one.
     with tempfile.TemporaryDirectory(prefix="agentverse-preview-") as folder:
-        environment = Environment(settings.platform, drill_id, Path(folder))
+        environment = _environment(settings, drill_id, Path(folder))
         if environment.exists():
             lines = [
                 f"{resource['type']} {str(resource.get('urn', '')).rsplit('::', 1)[-1]} {resource.get('id', '')}"
@@ -169,11 +170,13 @@ def preview(settings: Settings, clients: Clients, drill_id: str) -> list[str]:
 def known_stacks(settings: Settings) -> list[str]:
     """Return the drill ids of every drill stack in the state backend."""
     with tempfile.TemporaryDirectory(prefix="agentverse-stacks-") as folder:
-        return Environment(settings.platform, "", Path(folder)).stacks()
+        return _environment(settings, "", Path(folder)).stacks()
 
 
-def _environment(settings: Settings, drill_id: str) -> Environment:
-    return Environment(settings.platform, drill_id, settings.drills / drill_id)
+def _environment(settings: Settings, drill_id: str, folder: Path | None = None) -> Environment:
+    from recovery.environment import Environment  # noqa: PLC0415  # slow to import: other commands do without
+
+    return Environment(settings.platform, drill_id, folder or settings.drills / drill_id)
 
 
 def _tagged(clients: Clients) -> dict[str, dict[str, str]]:

@@ -16,8 +16,8 @@ import stamina
 from botocore.exceptions import ClientError
 
 from recovery.clients import AwsError, aws_problem
-from recovery.environment import TAG_DRILL, TAG_MODE
 from recovery.errors import RefusedError
+from recovery.tags import TAG_DRILL, TAG_MODE
 
 if TYPE_CHECKING:
     from recovery.clients import Clients

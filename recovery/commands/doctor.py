@@ -12,8 +12,8 @@ from recovery.clients import AwsError, Clients, refuse_foreign_account
 from recovery.commands.shared import Session, session
 from recovery.documents import DoctorDocument, DoctorRow
 from recovery.dumps.catalogue import list_backups, newest_sealed
-from recovery.environment import find_pulumi
 from recovery.errors import EXIT_LACKING, EnvironmentLacksError, RecoveryError
+from recovery.pulumi_cli import find_pulumi
 from recovery.report.model import duration
 
 

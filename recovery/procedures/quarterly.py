@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from recovery.clients import AwsError, refuse_foreign_account
-from recovery.environment import Environment, find_pulumi
 from recovery.errors import CheckFailedError, EnvironmentLacksError, RunInterruptedError
 from recovery.objects import prove_prefix
 from recovery.places import DatabasePlace, TaskPlace, find_database, find_task_place
@@ -20,6 +19,7 @@ from recovery.procedures import points
 from recovery.procedures.board import ResourceBoard
 from recovery.procedures.commands import ping_command, restore_command, verify_command
 from recovery.procedures.removal import sweep_drill
+from recovery.pulumi_cli import find_pulumi
 from recovery.runbook import Evidence, Runbook, Step, StepContext, StepNotNeededError, StepNotRunError
 from recovery.space import compare_space, rds_disk, refuse_too_little
 from recovery.tasks import run_task
@@ -64,6 +64,8 @@ class QuarterlyDrill:
         `darken` makes a region go dark, where that can be done; `remove_with` is the command that removes a kept
         environment.
         """
+        from recovery.environment import Environment  # noqa: PLC0415  # slow to import: other commands do without
+
         self._settings = settings
         self._platform = settings.platform
         self._clients = clients

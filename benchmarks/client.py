@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from recovery.dumps.manifest import Manifest
+from recovery.dumps.members import inflate
 from recovery.dumps.reader import check
 from recovery.dumps.source import open_dump
 from recovery.dumps.writer import take_backup
@@ -54,11 +55,17 @@ def _read(dump: str, manifest: str) -> dict[str, Any]:
         return {"bytes": check(source, Manifest.from_bytes(Path(manifest).read_bytes())).text_done}
 
 
+def _inflate(dump: str) -> dict[str, Any]:
+    with open_dump(dump) as source:
+        return {"bytes": sum(map(len, inflate(source.stored(), dump)))}
+
+
 _WORKS: dict[str, Callable[..., dict[str, Any]]] = {
     "restore": _restore,
     "backup": _backup,
     "verify": _verify,
     "read": _read,
+    "inflate": _inflate,
 }
 
 

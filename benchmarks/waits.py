@@ -10,8 +10,8 @@ import psycopg
 from benchmarks.postgres import Server
 from benchmarks.sampler import Sampler
 
-# Often enough to see what phases of a second wait for, seldom enough to cost a hundredth of a core.
-_SAMPLE_SECONDS = 0.05
+# Often enough to see what phases of some seconds wait for, seldom enough to cost a hundredth of a core.
+_SAMPLE_SECONDS = 0.2
 
 RUNNING = "running"
 _WAITS = f"""

@@ -32,6 +32,7 @@ from recovery.loading.side import (
     side_database,
     target_name,
 )
+from recovery.loading.wal import awake_wal_writer
 from recovery.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DumpFacts", "Note", "Phase", "RestoreResult", "drop_interrupted", "find_resumable", "restore"]
 
-# A session that is sent rows waits for them between whiles; two more than the jobs keep all processors at work, on two
-# cores in a twelfth less time.
-_MORE_FOR_ROWS = 2
+# A session that is sent rows waits for them between whiles; one more than the jobs keeps all processors at work.
+_MORE_FOR_ROWS = 1
 
 
 class Phase(pydantic.BaseModel):
@@ -112,7 +112,7 @@ def restore(
 
     ``check_first`` reads the whole dump once before anything is created on the server; by default that is done for
     dumps up to CHECK_FIRST_BYTES, and cannot be done for a longer one on standard input.
-    ``jobs`` indexes are built at once and two more sessions take rows, by default one per core of this machine, 2 to 8.
+    ``jobs`` indexes are built at once and one more session takes rows, by default one per core of this machine, 2 to 8.
     ``resume`` goes on where an interrupted restore of the same dump into the same target stopped: the whole dump is
     read and checked again, but what is known to be loaded is not loaded again.  ``database_state`` says whose encoding,
     locale, settings, privileges, limit of connections and comment the restored database is given, the "source"'s, which
@@ -165,7 +165,7 @@ def restore(
             loader = Loader(
                 reader, session, pool, notes, side.bookmark, stored=dump.length, manifest=manifest, progress=progress
             )
-            with clock.phase("load"):
+            with clock.phase("load"), awake_wal_writer(side.connect, lambda: loader.bytes):
                 loader.run()
             clock.split("build", loader.rows_ended)
             if not reader.is_pg_dump and manifest is None:
@@ -277,7 +277,7 @@ def _collect_statistics(
     with contextlib.ExitStack() as stack:
         try:
             sessions = _sessions(stack, side, rulebook, notes, count=jobs)
-            statistics.collect(sessions, loader.settings, progress)
+            statistics.collect(sessions, loader.settings, progress, passing_over=loader.analyzed)
         except (psycopg.Error, RecoveryError) as error:
             notes.add("warning", side.target, f"no statistics, run ANALYZE or wait for autovacuum: {error}")
 

@@ -22,17 +22,21 @@ from recovery.loading.plan import (
     BESIDE,
     COPYING,
     DEFERRED,
+    READING,
     Plan,
     Setting,
     Step,
     claim,
+    concerns_statistics,
+    keys_of,
     may_change_settings,
     plan,
 )
-from recovery.loading.pool import StoppedError, Work
+from recovery.loading.pool import EXCLUSIVE, StoppedError, Work
 from recovery.loading.questions import (
     ANY_ORDER,
     ELSEWHERE,
+    IDENTIFIER_OF,
     INDEXES_UNDER_WAY,
     NUMBERED,
     PARTITIONS,
@@ -43,7 +47,7 @@ from recovery.loading.watch import Watch
 from recovery.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from recovery.dumps.manifest import Manifest
     from recovery.dumps.reader import DumpReader
@@ -117,6 +121,8 @@ class Loader:
         self._deferred: list[tuple[Statement, int]] = []
         self._late: list[_Late] = []
         self._sizes: dict[str, int] = {}  # bytes of rows by claim
+        self._filled: dict[str, TableName] = {}  # by claim, those without statistics so far
+        self.analyzed: set[int] = set()  # object identifiers of the tables that have statistics
         self._serial = False  # after a statement that only the main session can follow
         self._alone = False  # between SET SESSION AUTHORIZATION or BEGIN and its end
         self._budget = Budget(_BYTES_UNDER_WAY, lambda: pool.stopping)
@@ -250,12 +256,32 @@ class Loader:
         late, self._late = self._late, []
         for step in late:
             self._submit(step)
+        if late and not any(concerns_statistics(statement) for statement, _ in self._deferred):
+            self._analyze()
         if not self._pool.is_idle:
             self._pool.wait(meanwhile=self._report_indexes)
         self._pool.check()
         deferred, self._deferred = self._deferred, []
         for statement, ordinal in deferred:
             self._run_alone(statement, ordinal)
+
+    def _analyze(self) -> None:
+        """Collect statistics in sessions that have nothing to do while keys of one table are checked after another."""
+        filled, self._filled = self._filled, {}
+        for name, table in filled.items():
+            # The largest first; the server does not let keys of a table be checked meanwhile.
+            claims = {name: READING, keys_of(name): EXCLUSIVE}
+            weight = -1 / (1 + self._sizes[name])
+            self._pool.submit(Work(f"ANALYZE {table}", claims, self._analysis(table), self._settings, weight))
+
+    def _analysis(self, table: TableName) -> Callable[[Session], None]:
+        def action(session: Session) -> None:
+            found = session.connection.execute(IDENTIFIER_OF % text_literal(table.sql)).fetchone()
+            if found is not None:
+                session.analyze(found[0], str(table))
+                self.analyzed.add(found[0])
+
+        return action
 
     def _run_alone(self, statement: Statement, ordinal: int) -> None:
         with self._watch.over(statement.subject):
@@ -309,6 +335,7 @@ class Loader:
 
         self._budget.take(size)
         self._sizes[claim(table)] = self._sizes.get(claim(table), 0) + size
+        self._filled[claim(table)] = table
         claims = {claim(table): COPYING, ALL_DATA: COPYING}
         self._pool.submit(Work(f"rows of {table}", claims, action, self._settings, math.inf))
 
@@ -368,6 +395,7 @@ class Loader:
         finally:
             feed.close()
         self._sizes[claim(block.table)] = self.bytes - before
+        self._filled[claim(block.table)] = block.table
         if consumers == 0:  # an empty table: the statement itself is still tried
             self._pool.submit(self._consumer(rows, feed))
 
@@ -396,6 +424,7 @@ class Loader:
         for _ in self._counted(rows):
             pass
         self._sizes[claim(rows.block.table)] = self.bytes - before
+        self._filled[claim(rows.block.table)] = rows.block.table
         self._bookmark.pass_over(self._main, rows)
 
     # -- progress

@@ -56,6 +56,7 @@ _DEFERRED = re.compile(
     rb"|CREATE STATISTICS "
     rb"|SELECT \* FROM pg_catalog\.pg_restore_(?:relation|attribute|extended)_stats\()"
 )
+_OF_STATISTICS = re.compile(rb"CREATE STATISTICS |ALTER INDEX [^;]* SET STATISTICS |SELECT ")
 _BESIDE = re.compile(rb"SELECT pg_catalog\.setval\('(?:[^']|'')+', -?\d+, (?:true|false)\);\Z")
 _SETTING = re.compile(rb"SET (?!LOCAL|SESSION|ROLE|TRANSACTION|CONSTRAINTS)([a-z_]+) = [^;]*;\Z")
 _SEARCH_PATH = re.compile(rb"SELECT pg_catalog\.set_config\('search_path', '[^']*', false\);\Z")
@@ -143,6 +144,16 @@ def claim(table: TableName) -> str:
     return f"table {same.schema}.{same.name}"
 
 
+def keys_of(table: str) -> str:
+    """Return the resource that whoever checks a foreign key of a claimed table has to itself."""
+    return f"keys of {table}"
+
+
+def concerns_statistics(statement: Statement) -> bool:
+    """Whether a statement that was put off says which statistics there are to be, or what they are."""
+    return bool(_OF_STATISTICS.match(statement.text))
+
+
 def _index(statement: Statement, found: re.Match[bytes], is_plain_table: Callable[[TableName], bool]) -> Plan:
     del is_plain_table  # an index of a partitioned table is made ON ONLY it, like any other
     table = table_name(found["table"])
@@ -202,7 +213,7 @@ def _foreign_key(
     names = [claim(each) for each in (*own, *others)]
     both = dict.fromkeys(names, EXCLUSIVE)
     # The server lets two validations run at once unless they are of the same table, and both only read.
-    reads = {**dict.fromkeys(names, READING), **{f"keys of {claim(each)}": EXCLUSIVE for each in own}}
+    reads = {**dict.fromkeys(names, READING), **{keys_of(claim(each)): EXCLUSIVE for each in own}}
     return [
         # The indexes of partitions that a key to a partitioned table needs are attached by what was put off.
         Step(dataclasses.replace(statement, text=add), both, after_deferred=not plain),

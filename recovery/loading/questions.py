@@ -49,6 +49,8 @@ SELECT c.relkind = 'f' OR c.relkind = 'p' AND EXISTS (
   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 
+IDENTIFIER_OF = b"SELECT oid::pg_catalog.int8 FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%b)"
+
 # A role sees the progress of its own sessions.  The index itself has no name for others before it is committed.
 INDEXES_UNDER_WAY = b"""
 SELECT relid::regclass::text, phase, COALESCE(100 * blocks_done / NULLIF(blocks_total, 0),

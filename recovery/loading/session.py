@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import socket
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _WRITE_BYTES = 256 * 1024
+# What a unix socket takes before its writer has to wait, of which Linux by itself gives 208 kB: a backend has enough to
+# go on with while this process is busy elsewhere.  Other sockets grow by themselves, unless they are given a size.
+_SOCKET_BYTES = 1024 * 1024
 
 _NAME_OF = (
     b"SELECT pg_catalog.textsend(pg_catalog.format('%I.%I', n.nspname, c.relname)) FROM pg_catalog.pg_class c"
@@ -104,6 +109,13 @@ def explain(error: psycopg.Error, *, what: str, hint: str | None = None) -> Reco
     return kind(f"{what}: {primary}", detail="; ".join(parts), hint=hint or error.diag.message_hint)
 
 
+def _widen(descriptor: int) -> None:
+    """Let a unix socket take more at once, as far as the system lets it."""
+    with socket.socket(fileno=os.dup(descriptor)) as same, contextlib.suppress(OSError):
+        if same.family == socket.AF_UNIX:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+
+
 class Session:
     """One connection to the database being loaded."""
 
@@ -119,6 +131,7 @@ class Session:
         self._user = None if row is None else row[0]
         # A commit need not wait for the disk: the swap's commit does, and what was logged before it is then on disk.
         connection.execute("SET synchronous_commit = off")
+        _widen(connection.fileno())
 
     def worded(self, statement: Statement) -> Statement | None:
         """Return the statement as this server can take it, with a note where that is another one; None for none."""

@@ -9,7 +9,7 @@ from recovery.loading.pool import Pool, Work
 from recovery.progress import Progress, ProgressEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from recovery.dumps.statements import Statement
     from recovery.loading.session import Session
@@ -24,14 +24,22 @@ SELECT c.oid::pg_catalog.int8, pg_catalog.textsend(pg_catalog.format('%I.%I', n.
 """
 
 
-def collect(sessions: Sequence[Session], settings: Mapping[str, Statement], progress: Progress) -> None:
-    """Collect statistics of every table over the sessions, the largest first, and close them.
+def collect(
+    sessions: Sequence[Session],
+    settings: Mapping[str, Statement],
+    progress: Progress,
+    *,
+    passing_over: Collection[int] = (),
+) -> None:
+    """Collect statistics over the sessions, the largest table first, and close them.
 
+    Tables ``passing_over`` whose object identifiers they are have them already.
     Raises RecoveryError or psycopg.Error when a connection breaks; what the server refuses is noted.
     """
     pool = Pool(sessions)
     try:
-        found = sessions[0].connection.execute(_TABLES).fetchall()
+        every = sessions[0].connection.execute(_TABLES).fetchall()
+        found = [(oid, name) for oid, name in every if oid not in passing_over]
         for oid, name in found:
             title = printable(name.decode("utf-8", "backslashreplace"))
             pool.submit(Work(f"ANALYZE {title}", {}, _analyze(oid, title), settings))

@@ -65,7 +65,7 @@ def measure(server: Server, shape: Shape, megabytes: int, runs: int) -> None:
 
 
 def _limit(way: Way, peer: Way, inflating: float) -> None:
-    """Print what no way of loading this text here can pass: the server's own CPU time and inflating, no core ever idle."""
+    """Print what no way of loading this text can pass here: the server's CPU time and inflating, no core ever idle."""
     cores = os.cpu_count() or 1
     least = (statistics.median(way.server) + inflating) / cores
     name = f"MODEL: the most that {cores} cores allow"

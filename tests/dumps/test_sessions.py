@@ -28,8 +28,10 @@ WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     " AND query LIKE 'SELECT pg_catalog.count(*) FROM ONLY%'"
 )
+# A process is born with SIGINT ignored when a shell started the tests in the background.
 BACKUP = (
-    "import sys; from pathlib import Path; from recovery.dumps.writer import Options, take_backup;"
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from pathlib import Path; from recovery.dumps.writer import Options, take_backup;"
     "take_backup(sys.argv[1], local_dir=Path(sys.argv[2]), options=Options(lock_timeout_seconds=0.5))"
 )
 WORKING = (

@@ -24,7 +24,11 @@ from recovery.restore import restore
 from recovery.verify import Outcome, verify
 
 
-def _restore(dump: str, dsn: str, jobs: str, manifest: str | None = None) -> dict[str, Any]:
+def _restore_without_statistics(dump: str, dsn: str, jobs: str) -> dict[str, Any]:
+    return _restore(dump, dsn, jobs, analyze=False)
+
+
+def _restore(dump: str, dsn: str, jobs: str, manifest: str | None = None, *, analyze: bool = True) -> dict[str, Any]:
     begun = time.monotonic()
     told: list[tuple[float, str]] = []
     result = restore(
@@ -33,6 +37,7 @@ def _restore(dump: str, dsn: str, jobs: str, manifest: str | None = None) -> dic
         manifest=Manifest.from_bytes(Path(manifest).read_bytes()) if manifest is not None else None,
         replace=True,
         jobs=int(jobs),
+        analyze=analyze,
         progress=lambda event: told.append((time.monotonic() - begun, event.text)),
     )
     return {"phases": [phase.model_dump() for phase in result.phases], "bytes": result.bytes, "told": told}
@@ -62,6 +67,7 @@ def _inflate(dump: str) -> dict[str, Any]:
 
 _WORKS: dict[str, Callable[..., dict[str, Any]]] = {
     "restore": _restore,
+    "restore-without-statistics": _restore_without_statistics,
     "backup": _backup,
     "verify": _verify,
     "read": _read,

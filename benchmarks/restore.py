@@ -1,7 +1,8 @@
 """Restoring a plain .sql.gz against the ways people have: `gunzip -c | psql`, and a tuned `pg_restore -j2`.
 
 All of them restore the same data into the same server, in turns within one run. The peers are given an empty database
-before the clock starts; ours is the whole call, with creating the database and collecting statistics in it.
+before the clock starts; ours is the whole call, with creating the database and collecting statistics in it. No peer
+collects any: ours without is printed as well.
 """
 
 from __future__ import annotations
@@ -52,14 +53,19 @@ def measure(server: Server, shape: Shape, megabytes: int, runs: int) -> None:
 
         ways = [
             Way("recovery restore", lambda: ours("restore", str(plain), target, str(JOBS)), without),
+            Way(
+                "the same, no statistics, as the peers", lambda: ours(_WITHOUT, str(plain), target, str(JOBS)), without
+            ),
             Way("peer: gunzip -c | psql", lambda: pipe(["gunzip", "-c", str(plain)], psql), with_empty),
             Way(f"peer: pg_restore -j{JOBS}, tuned", lambda: pipe(pg_restore, environment=_TUNED), with_empty),
         ]
         in_turns(server, ways, runs)
         bars = _BARS.get(shape.key, _OTHER_BARS)
-        for peer, bar in zip(ways[1:], bars, strict=True):
-            ratio(f"{peer.name.removeprefix('peer: ')} / ours", peer.median, ways[0].median, bar)
-        _limit(ways[0], ways[1], ours("inflate", str(plain))["cpu_seconds"])
+        for peer, bar in zip(ways[2:], bars, strict=True):
+            name = peer.name.removeprefix("peer: ")
+            ratio(f"{name} / ours", peer.median, ways[0].median, bar)
+            ratio(f"{name} / ours, no statistics", peer.median, ways[1].median)
+        _limit(ways[0], ways[2], ours("inflate", str(plain))["cpu_seconds"])
         _phases(ways[0], text)
         server.drop_database(_TARGET)
 

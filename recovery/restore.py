@@ -107,6 +107,7 @@ def restore(
     strict: Collection[str] = (),
     owner: bool = True,
     privileges: bool = True,
+    analyze: bool = True,
 ) -> RestoreResult:
     """Restore the dump at ``source`` (FILE, s3://bucket/key or "-") into the database that ``dsn`` names.
 
@@ -118,7 +119,8 @@ def restore(
     locale, settings, privileges, limit of connections and comment the restored database is given, the "source"'s, which
     only a manifest tells, or the "target"'s: by default the target's if it exists.  ``strict`` names kinds of notes
     that are failures instead ("all", or those of STRICT_KINDS with hyphens).  Without ``owner`` or ``privileges`` the
-    restoring role owns everything, or nothing is granted and revoked; neither is then tried.
+    restoring role owns everything, or nothing is granted and revoked; neither is then tried.  Without ``analyze`` no
+    statistics are collected: queries are planned without any until autovacuum comes to the tables.
 
     Raises BadDumpError (damaged, cut off, not the manifest's, not SQL), RefusedError (target not empty and not
     ``replace``; another restore running; nothing there that ``resume`` could go on with), EnvironmentLacksError
@@ -163,7 +165,15 @@ def restore(
                 stack.callback(pool.close)
             reader = DumpReader(dump, manifest)
             loader = Loader(
-                reader, session, pool, notes, side.bookmark, stored=dump.length, manifest=manifest, progress=progress
+                reader,
+                session,
+                pool,
+                notes,
+                side.bookmark,
+                stored=dump.length,
+                manifest=manifest,
+                progress=progress,
+                analyze=analyze,
             )
             with clock.phase("load"), awake_wal_writer(side.connect, lambda: loader.bytes):
                 loader.run()
@@ -180,7 +190,8 @@ def restore(
             # The database is there from now on.  The server drops the old one with a checkpoint, which is all waiting
             # for disks: statistics are collected meanwhile.
             with clock.phase("analyze"), side.dropping_replaced():
-                _collect_statistics(side, rulebook, loader, notes, jobs=jobs, progress=progress)
+                if analyze:
+                    _collect_statistics(side, rulebook, loader, notes, jobs=jobs, progress=progress)
         facts = reader.facts
         return RestoreResult(
             source=dump.name,

@@ -59,6 +59,9 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
     no_privileges: Annotated[  # noqa: FBT002  # an option
         bool, typer.Option("--no-privileges", help="Do not try to grant and revoke.")
     ] = False,
+    no_analyze: Annotated[  # noqa: FBT002  # an option
+        bool, typer.Option("--no-analyze", help="Collect no statistics; autovacuum does that within minutes.")
+    ] = False,
     ignore_space: Annotated[  # noqa: FBT002  # an option
         bool, typer.Option("--ignore-space", help="Go on although the server's disk is estimated to be too small.")
     ] = False,
@@ -135,6 +138,7 @@ def restore_dump(  # noqa: PLR0917  # typer turns every parameter into an option
         strict=strict or (),
         owner=not no_owner,
         privileges=not no_privileges,
+        analyze=not no_analyze,
     )
     if here.screen.as_json:
         here.screen.document(result.model_dump(mode="json"))

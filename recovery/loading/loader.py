@@ -103,6 +103,7 @@ class Loader:
         stored: int | None,
         manifest: Manifest | None,
         progress: Progress,
+        analyze: bool = True,
     ) -> None:
         self._reader = reader
         self._main = main
@@ -114,6 +115,7 @@ class Loader:
         self._exact = manifest is not None or notes.is_strict("rows")
         self._broken = BrokenKeys(manifest.foreign_keys if manifest is not None else ())
         self._progress = progress
+        self._collects = analyze
         self._started = time.monotonic()
         self._reported = 0.0
         self._watch = Watch(self._report_alone, _REPORT_SECONDS)
@@ -256,7 +258,7 @@ class Loader:
         late, self._late = self._late, []
         for step in late:
             self._submit(step)
-        if late and not any(concerns_statistics(statement) for statement, _ in self._deferred):
+        if late and self._collects and not any(concerns_statistics(statement) for statement, _ in self._deferred):
             self._analyze()
         if not self._pool.is_idle:
             self._pool.wait(meanwhile=self._report_indexes)

@@ -33,12 +33,12 @@ REFRESH MATERIALIZED VIEW public.seen;
 """
 
 
-def restored(tmp_path: Path, dsn: str, between: bytes = b"") -> Any:
+def restored(tmp_path: Path, dsn: str, between: bytes = b"", *, analyze: bool = True) -> Any:
     path = tmp_path / "dump.sql"
     child = b"".join(b"%d\t%d\n" % (number, number % 50) for number in range(500))
     parent = b"".join(b"%d\t%d\t%d\n" % (number, number % 5, number % 5) for number in range(50))
     path.write_bytes(TABLES % (child, parent, between))
-    return restore(str(path), dsn)
+    return restore(str(path), dsn, analyze=analyze)
 
 
 def rows(dsn: str, text: str) -> list[tuple[Any, ...]]:
@@ -87,3 +87,9 @@ def test_what_a_dump_says_of_its_statistics_before_its_keys_is_heeded(
     restored(tmp_path, database, between)
     assert rows(database, asked) == [(answer,)]
     assert rows(database, COUNTS) == [("child", 1), ("parent", 1), ("seen", 1)]
+
+
+def test_no_statistics_are_collected_when_told_so(database: str, tmp_path: Path) -> None:
+    restored(tmp_path, database, analyze=False)
+    assert rows(database, COUNTS) == [("child", 0), ("parent", 0), ("seen", 0)]
+    assert rows(database, "SELECT count(*) FROM pg_stats WHERE schemaname = 'public'") == [(0,)]

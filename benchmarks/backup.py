@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
 from benchmarks.alone import Alone
 from benchmarks.measure import Bar, ratio
 from benchmarks.postgres import Server, program
-from benchmarks.ways import Way, in_turns, ours, pipe
+from benchmarks.ways import Way, in_turns, most_of_cores, ours, pipe
 
 _MEMORY_BAR = 150
 
@@ -32,6 +33,7 @@ def measure(server: Server, source: str, folder: Path, runs: int) -> None:
     in_turns(server, ways, runs)
     ratio("pg_dump | gzip -6 / ours", ways[1].median, ways[0].median, Bar(least=5, stretch=8))
     ratio("size of ours / gzip -6's", ways[0].said[0]["size"], plain.stat().st_size, Bar(most=1.1))
+    most_of_cores(ways[1], statistics.median(ways[1].server) + ours("deflate", str(plain))["deflating"])
     ways[0].say_work(ways[0].said[0]["text"] / 1e9)
     print(f"  client memory, peak {ways[0].peak_megabytes():.0f} MB (bar {_MEMORY_BAR}; pg_dump's own is apart)")
 

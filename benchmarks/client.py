@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recovery.dumps.gzip_writer import MEMBER_BYTES, GzipWriter
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.members import inflate
 from recovery.dumps.reader import check
@@ -65,6 +66,17 @@ def _inflate(dump: str) -> dict[str, Any]:
         return {"bytes": sum(map(len, inflate(source.stored(), dump)))}
 
 
+def _deflate(dump: str) -> dict[str, Any]:
+    used = 0.0
+    with open_dump(dump) as source, GzipWriter(lambda _: None) as writer:
+        for piece in inflate(source.stored(), dump, MEMBER_BYTES):
+            before = time.process_time()
+            writer.write(piece)
+            writer.finish()
+            used += time.process_time() - before
+    return {"deflating": used}
+
+
 _WORKS: dict[str, Callable[..., dict[str, Any]]] = {
     "restore": _restore,
     "restore-without-statistics": _restore_without_statistics,
@@ -72,6 +84,7 @@ _WORKS: dict[str, Callable[..., dict[str, Any]]] = {
     "verify": _verify,
     "read": _read,
     "inflate": _inflate,
+    "deflate": _deflate,
 }
 
 

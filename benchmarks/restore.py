@@ -18,7 +18,7 @@ from benchmarks.databases import SHAPES, Shape
 from benchmarks.measure import Bar, heading, ratio
 from benchmarks.postgres import Server, postgresql, program
 from benchmarks.waits import causes
-from benchmarks.ways import Way, in_turns, make, ours, pipe, scratch
+from benchmarks.ways import Way, in_turns, make, most_of_cores, ours, pipe, scratch
 
 JOBS = 2
 # What a person who knows pg_restore gives it on such a server.
@@ -51,11 +51,10 @@ def measure(server: Server, shape: Shape, megabytes: int, runs: int) -> None:
         def with_empty() -> object:
             return server.new_database(_TARGET)
 
+        given = (str(plain), target, str(JOBS))
         ways = [
-            Way("recovery restore", lambda: ours("restore", str(plain), target, str(JOBS)), without),
-            Way(
-                "the same, no statistics, as the peers", lambda: ours(_WITHOUT, str(plain), target, str(JOBS)), without
-            ),
+            Way("recovery restore", lambda: ours("restore", *given), without),
+            Way("the same, no statistics, as the peers", lambda: ours("restore-without-statistics", *given), without),
             Way("peer: gunzip -c | psql", lambda: pipe(["gunzip", "-c", str(plain)], psql), with_empty),
             Way(f"peer: pg_restore -j{JOBS}, tuned", lambda: pipe(pg_restore, environment=_TUNED), with_empty),
         ]
@@ -65,17 +64,10 @@ def measure(server: Server, shape: Shape, megabytes: int, runs: int) -> None:
             name = peer.name.removeprefix("peer: ")
             ratio(f"{name} / ours", peer.median, ways[0].median, bar)
             ratio(f"{name} / ours, no statistics", peer.median, ways[1].median)
-        _limit(ways[0], ways[2], ours("inflate", str(plain))["cpu_seconds"])
+        inflating = ours("inflate", str(plain))["cpu_seconds"]
+        most_of_cores(ways[2], statistics.median(ways[1].server) + inflating)
         _phases(ways[0], text)
         server.drop_database(_TARGET)
-
-
-def _limit(way: Way, peer: Way, inflating: float) -> None:
-    """Print what no way of loading this text can pass here: the server's CPU time and inflating, no core ever idle."""
-    cores = os.cpu_count() or 1
-    least = (statistics.median(way.server) + inflating) / cores
-    name = f"MODEL: the most that {cores} cores allow"
-    print(f"  {name:<42} {peer.median / least:8.2f} x {peer.name.removeprefix('peer: ')}")
 
 
 def _inflated(plain: Path) -> int:

@@ -96,6 +96,16 @@ def in_turns(server: Server, ways: list[Way], runs: int) -> None:
         figure(way.name, way.seconds, f"CPU s: client {client:.1f}, server {used:.1f}")
 
 
+def most_of_cores(peer: Way, cpu_seconds: float) -> None:
+    """Print the ratio that nothing here can pass: work that cannot be left out, in CPU seconds, with no core ever idle.
+
+    Of a restore that is the server's own and inflating, of a backup what the server spends for pg_dump and deflating.
+    """
+    cores = os.cpu_count() or 1
+    name = f"MODEL: the most that {cores} cores allow"
+    print(f"  {name:<42} {peer.median / (cpu_seconds / cores):8.2f} x {peer.name.removeprefix('peer: ')}")
+
+
 def pipe(*commands: list[str], to: Path | None = None, environment: dict[str, str] | None = None) -> dict[str, Any]:
     """Run commands as a shell's pipe, the last one's output to a file or nowhere.
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # At 300 MB/s of WAL, more than one machine has been seen to write, a third of the WAL buffers.
 _SECONDS = 0.02
+# A server that no longer answers is found to be gone by what loads; nothing waits for this session longer.
+_LAST_SECONDS = 10.0
 _COMMIT = b"SELECT pg_catalog.txid_current()"  # an empty transaction that has a number, and so a commit record
 
 
@@ -39,7 +41,7 @@ def awake_wal_writer(connect: Callable[[], Connection], sent: Callable[[], int])
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(_LAST_SECONDS)
 
 
 def _commit(connect: Callable[[], Connection], sent: Callable[[], int], ended: threading.Event) -> None:

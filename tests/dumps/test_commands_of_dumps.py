@@ -454,3 +454,22 @@ def test_restoring_what_is_not_sealed_says_so_and_goes_by_the_dumps_own_text(
     assert answer.code == 0
     assert "is not sealed: it has no manifest" in answer.err
     assert "no manifest tells how large" in answer.err
+
+
+def test_a_manifest_that_was_changed_is_refused_before_anything_is_restored(
+    operator: Operator, filled: str, make_database: Callable[..., str]
+) -> None:
+    backup, target = take_backup(filled, local_dir=operator.folder), make_database()
+    manifest = Path(backup.manifest_address)
+    changed = manifest.read_bytes().replace(b'"server_version"', b'"Server_version"', 1)
+    assert changed != manifest.read_bytes()
+    manifest.write_bytes(changed)
+    refused = operator.run("restore", str(backup.path), "--to", target)
+    assert refused.code == 1
+    assert str(manifest) in refused.err
+    assert "cannot be used" in refused.err
+    with psycopg.connect(target) as connection:
+        assert connection.execute("SELECT FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
+    alone = operator.folder / "alone.sql.gz"
+    alone.write_bytes(Path(str(backup.path)).read_bytes())
+    assert operator.run("restore", str(alone), "--to", target).code == 0  # as the hint says

@@ -3,7 +3,8 @@
 Sessions that copy rows commit once, at their end. Until then nobody wakes the WAL writer, whose own rounds are 200 ms
 apart; in that time two fast sessions fill more than the WAL buffers hold (16 MB, unless somebody chose otherwise). Then
 each of them has to write and flush WAL itself, and all others wait for it. An asynchronous commit wakes the WAL writer
-as soon as `wal_writer_flush_after`, 1 MB, waits to be written (PostgreSQL's documentation, "Asynchronous Commit").
+as soon as more is not flushed than `wal_writer_flush_after`, 1 MB (XLogSetAsyncXactLSN in PostgreSQL's xlog.c; older
+servers wake it at every full page).
 """
 
 from __future__ import annotations

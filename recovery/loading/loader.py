@@ -42,6 +42,7 @@ from recovery.loading.questions import (
     PARTITIONS,
     PLAIN_TABLE,
     TOGETHER,
+    VIEWS_READ,
 )
 from recovery.loading.watch import Watch
 from recovery.progress import Progress, ProgressEvent
@@ -205,7 +206,7 @@ class Loader:
         if isinstance(statement, Inserts):
             self._insert(statement)
             return
-        how = plan(statement, self._is_plain_table, self._partitions)
+        how = plan(statement, self._is_plain_table, self._partitions, self._views_read)
         if not isinstance(how, Setting) and may_change_settings(statement):
             self._barrier()
             self._serial = True
@@ -299,6 +300,11 @@ class Loader:
         name = text_literal(table.sql)
         found = self._main.connection.execute(PARTITIONS % (name, name)).fetchall()
         return [] if any(elsewhere for _, elsewhere in found) else [table_name(each) for each, _ in found]
+
+    def _views_read(self, view: TableName) -> list[TableName] | None:
+        """What a materialized view is made of, None where it is none or runs functions that somebody wrote."""
+        found = self._main.connection.execute(VIEWS_READ % text_literal(view.sql)).fetchall()
+        return [table_name(name) for name, _ in found] if found and not any(more for _, more in found) else None
 
     def _is_numbered(self, table: TableName, columns: int) -> bool:
         """Whether a sequence numbers rows that say so many of the table's columns."""

@@ -45,6 +45,7 @@ _FOREIGN_KEY = re.compile(
     rb"FOREIGN KEY " + _NAMES + rb" REFERENCES (?P<other>" + QUALIFIED + rb")" + _NAMES + rb"(?: MATCH FULL)?"
     rb"(?: ON UPDATE " + _ACTION + rb")?(?: ON DELETE " + _ACTION + rb")?(?: DEFERRABLE(?: INITIALLY DEFERRED)?)?;\Z"
 )
+_REFRESH = re.compile(rb"REFRESH MATERIALIZED VIEW (?P<view>" + QUALIFIED + rb");\Z")
 # Quick ones that need what stands before them and that nothing planned needs: they wait for the next barrier, or for
 # rows or a setting.
 _DEFERRED = re.compile(
@@ -104,15 +105,21 @@ def _no_partitions(table: TableName) -> list[TableName]:
     return []
 
 
+def _unknown(view: TableName) -> None:
+    del view
+
+
 def plan(
     statement: Statement,
     is_plain_table: Callable[[TableName], bool],
     partitions: Callable[[TableName], list[TableName]] = _no_partitions,
+    views_read: Callable[[TableName], list[TableName] | None] = _unknown,
 ) -> Plan:
     """Say how a statement may run: as steps beside others, as a setting, or as DEFERRED, BESIDE or BARRIER.
 
     ``is_plain_table`` asks whether a table is an ordinary one, neither partitioned nor foreign nor absent.
     ``partitions`` gives a partitioned table and what belongs to it, where foreign keys of these can be checked later.
+    ``views_read`` gives the materialized views that one is made of, None where that cannot be known.
     """
     text = statement.text
     if setting := _SETTING.match(text):
@@ -124,6 +131,8 @@ def plan(
             return steps(statement, found, is_plain_table)
     if found := _FOREIGN_KEY.match(text):
         return _foreign_key(statement, found, is_plain_table, partitions)
+    if found := _REFRESH.match(text):
+        return _refresh(statement, found, views_read)
     return next((how for pattern, how in _WHOLE if pattern.match(text)), BARRIER)
 
 
@@ -219,3 +228,14 @@ def _foreign_key(
         Step(dataclasses.replace(statement, text=add), both, after_deferred=not plain),
         Step(dataclasses.replace(statement, text=validate), reads, late=True),
     ]
+
+
+def _refresh(
+    statement: Statement, found: re.Match[bytes], views_read: Callable[[TableName], list[TableName] | None]
+) -> Plan:
+    view = table_name(found["view"])
+    read = views_read(view) if view.schema else None
+    if read is None:
+        return BARRIER
+    claims = {claim(view): EXCLUSIVE, ALL_DATA: READING}
+    return [Step(statement, {**{claim(other): READING for other in read}, **claims})]

@@ -66,3 +66,22 @@ SELECT pg_catalog.textsend(pg_catalog.format('%%I.%%I', n.nspname, c.relname)), 
   JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE EXISTS (SELECT FROM pg_catalog.pg_class p WHERE p.oid = pg_catalog.to_regclass(%b) AND p.relkind = 'p')
 """
+
+# The views and materialized views that one is made of, itself included, and whether any of them runs a function that
+# somebody wrote: that may read more.
+VIEWS_READ = b"""
+WITH RECURSIVE made_of (oid) AS (
+  SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%b) AND c.relkind = 'm'
+  UNION
+  SELECT d.refobjid FROM made_of JOIN pg_catalog.pg_rewrite r ON r.ev_class = made_of.oid
+    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+                               AND d.refclassid = 'pg_catalog.pg_class'::regclass)
+SELECT pg_catalog.textsend(pg_catalog.format('%%I.%%I', n.nspname, c.relname)), EXISTS (
+         SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d
+             ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+          WHERE r.ev_class = c.oid AND d.refobjid >= 16384
+            AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass))
+  FROM made_of JOIN pg_catalog.pg_class c ON c.oid = made_of.oid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('m', 'v')
+"""

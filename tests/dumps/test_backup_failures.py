@@ -104,6 +104,8 @@ def test_a_large_object_that_the_role_may_not_read_is_a_failed_result_and_no_exc
     dsn = make_conninfo(database, user=master16)
     taken = asyncio.run(BackupService(BackupConfig(database=dsn, local_dir=tmp_path, bucket=None)).create_backup())
     assert taken.status is BackupStatus.FAILED
-    assert "may not read all of the database" in str(taken.error_message)
-    assert "4711" in str(taken.error_message)
+    said = str(taken.error_message)
+    assert "4711" in said
+    # Whoever comes to it first, what measures large objects or pg_dump, whose own words are then passed on.
+    assert "may not read all of the database" in said or "pg_dump failed" in said
     gone(database)

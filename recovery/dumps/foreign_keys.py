@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from psycopg import sql
 
 from recovery.dumps import session
-from recovery.dumps.checksum import in_snapshot
+from recovery.dumps.workers import in_snapshot
 
 if TYPE_CHECKING:
     import psycopg
@@ -219,5 +219,5 @@ def check_all(
 
     if parts:
         parts.sort(key=lambda part: part.blocks, reverse=True)
-        in_snapshot(dsn, snapshot, lambda _: parts, work, jobs=jobs, stop=stop or threading.Event())
+        in_snapshot(dsn, snapshot, parts, work, jobs=jobs, stop=stop or threading.Event())
     return [(key, found.get(index)) for index, key in enumerate(keys)]

@@ -13,8 +13,9 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from recovery.dumps import session
-from recovery.dumps.checksum import PIECE_BYTES, in_snapshot
+from recovery.dumps.checksum import PIECE_BYTES
 from recovery.dumps.manifest import LargeObjects
+from recovery.dumps.workers import in_snapshot
 
 if TYPE_CHECKING:
     import psycopg
@@ -100,8 +101,8 @@ def measure(
             sums[1] += int(row[1])
 
     if ranges:
-        in_snapshot(dsn, snapshot, lambda _: ranges, look, jobs=jobs, stop=stop)
-        in_snapshot(dsn, snapshot, lambda _: pieces, add, jobs=jobs, stop=stop)
+        in_snapshot(dsn, snapshot, ranges, look, jobs=jobs, stop=stop)
+        in_snapshot(dsn, snapshot, pieces, add, jobs=jobs, stop=stop)
     return LargeObjects(count=count, checksum=_text_of(*sums))
 
 

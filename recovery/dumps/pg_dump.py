@@ -5,22 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import time
 from typing import IO, TYPE_CHECKING
 
 from recovery.dumps import session
-from recovery.dumps.gzip_writer import MEMBER_BYTES
+from recovery.dumps.pipes import PIPE_BYTES, pass_on
 from recovery.errors import EnvironmentLacksError, RecoveryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# The pipe's capacity, the most that an unprivileged process may ask for.
-_PIPE_BYTES = 1024 * 1024
-
-# pg_dump writes 4 KiB at a time.  A reader that takes each as it comes wakes up a hundred thousand times per 500 MB and
-# slows both down; one that pauses finds the pipe a quarter full, with room left for what comes meanwhile.
-_PAUSE_SECONDS = 0.002
 
 _MOST_COMPLAINT = 2000
 
@@ -69,37 +61,17 @@ def run(
             stdout=subprocess.PIPE,
             stderr=complaints,
             env=environment,
-            pipesize=_PIPE_BYTES,
+            pipesize=PIPE_BYTES,
         ) as process:
             try:
                 if process.stdout is not None:
-                    _pass_on(process.stdout.fileno(), take)
+                    pass_on(process.stdout.fileno(), take)
                 code = process.wait()
             except BaseException:
                 process.kill()
                 raise
         if code != 0:
             raise RecoveryError("pg_dump failed", detail=f"exit code {code}: {_words(complaints)}")
-
-
-def _pass_on(pipe: int, take: Callable[[bytes], None]) -> None:
-    """Read the pipe to its end, in pieces that each make a member: cut behind a newline where there is one."""
-    # One buffer for all: a fresh one per read costs more in page faults than the reading.
-    buffer = bytearray(MEMBER_BYTES)
-    view = memoryview(buffer)
-    filled, ended = 0, False
-    while not ended:
-        while not ended and filled < len(buffer):
-            count = os.readv(pipe, [view[filled:]])
-            filled += count
-            ended = count == 0
-            if not ended and filled < len(buffer):
-                time.sleep(_PAUSE_SECONDS)
-        end = filled if ended else buffer.rfind(b"\n", 0, filled) + 1 or filled
-        if end:
-            take(bytes(view[:end]))
-        view[: filled - end] = bytes(view[end:filled])
-        filled -= end
 
 
 def globals_of(dsn: str, major: int, *, password_hashes: bool) -> bytes:

@@ -303,8 +303,7 @@ def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progre
     with explained("the content of the database could not be read"):
         contents = checksum.measure(
             dsn,
-            snapshot.identifier,
-            snapshot.relations,
+            snapshot,
             jobs=options.jobs,
             checksums=False,
             progress=progress,

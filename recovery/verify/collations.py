@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from psycopg import sql
 
 from recovery.dumps import describe, sorting
-from recovery.dumps.checksum import in_snapshot
+from recovery.dumps.workers import in_snapshot
 from recovery.verify.result import Outcome
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _misplaced(listed: list[tuple[str, str, str | None]], dsn: str, snapshot: st
             misplaced.append(f"{schema}.{name}")
 
     if listed:
-        in_snapshot(dsn, snapshot, lambda _: listed, look, jobs=jobs, stop=threading.Event())
+        in_snapshot(dsn, snapshot, listed, look, jobs=jobs, stop=threading.Event())
     return sorted(misplaced)
 
 

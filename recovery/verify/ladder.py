@@ -202,8 +202,7 @@ class _Ladder:
         wanted = self._checks.checksums and any(each.startswith(f"{RECIPE}:") for each in told)
         self._contents = checksum.measure(
             self._dsn,
-            snapshot.identifier,
-            snapshot.relations,
+            snapshot,
             jobs=self._checks.jobs,
             checksums=wanted,
             orders={name: content.columns for name, content in (expected or {}).items()},

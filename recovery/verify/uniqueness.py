@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from recovery.dumps import session
-from recovery.dumps.checksum import in_snapshot
+from recovery.dumps.workers import in_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ def check_all(dsn: str, snapshot: str, *, jobs: int) -> Uniqueness:
             found.unseen += [unseen] if unseen else []
 
     if listed:
-        in_snapshot(dsn, snapshot, lambda _: listed, work, jobs=jobs, stop=threading.Event())
+        in_snapshot(dsn, snapshot, listed, work, jobs=jobs, stop=threading.Event())
     return found
 
 

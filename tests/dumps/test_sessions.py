@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from recovery.dumps import foreign_keys, pg_dump, session, snapshot
-from recovery.dumps.checksum import in_snapshot
 from recovery.dumps.snapshot import take_snapshot
+from recovery.dumps.workers import in_snapshot
 from recovery.dumps.writer import take_backup
 from recovery.errors import RecoveryError
 
@@ -78,7 +78,7 @@ def test_a_stop_cancels_the_queries_that_run(database: str) -> None:
     with take_snapshot(database) as taken:
         threading.Timer(1, stop.set).start()
         with pytest.raises(RecoveryError, match="was stopped"):
-            in_snapshot(database, taken.identifier, lambda _: (0, 2, 3), sleep, jobs=2, stop=stop)
+            in_snapshot(database, taken.identifier, (0, 2, 3), sleep, jobs=2, stop=stop)
         assert time.monotonic() - began < 10
         assert taken.connection.execute(WORKING).fetchone() == (0,)
 
@@ -90,7 +90,7 @@ def test_the_failure_of_one_worker_cancels_the_others_and_is_what_is_raised(data
 
     began = time.monotonic()
     with take_snapshot(database) as taken, pytest.raises(psycopg.errors.DivisionByZero):
-        in_snapshot(database, taken.identifier, lambda _: (0, 1), work, jobs=2, stop=threading.Event())
+        in_snapshot(database, taken.identifier, (0, 1), work, jobs=2, stop=threading.Event())
     assert time.monotonic() - began < 10
 
 

@@ -45,10 +45,13 @@ def take(
         bool,
         typer.Option("--password-hashes", help="The roles' password hashes go along; only a superuser may read them."),
     ] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=64, help="Sessions that read at once.")] = 2,
 ) -> None:
     """Take a backup now: dump and manifest, local copy, upload, `latest` moved last.
 
     Example: AGENTVERSE_DATABASE_URL=postgresql://… recovery backup
+
+    Example: AGENTVERSE_DATABASE_URL=postgresql://… recovery backup --jobs 8 --no-local-copy
 
     Example: AGENTVERSE_DATABASE_URL=postgresql://… recovery backup --rehearsal 20260109-020000-1a2b
     """
@@ -72,6 +75,7 @@ def take(
         local_dir=here.settings.database.local_dir if local_copy and rehearsal is None else None,
         progress=progress_of(here),
         options=Options(
+            jobs=jobs,
             password_hashes=password_hashes,
             rehearsal=rehearsal,
             retention=dt.timedelta(days=here.settings.objectives.retention_days),

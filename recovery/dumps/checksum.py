@@ -14,10 +14,11 @@ from recovery.dumps.workers import in_snapshot, share_out
 from recovery.progress import ProgressEvent, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import psycopg
 
+    from recovery.dumps.relations import Relation
     from recovery.dumps.snapshot import Snapshot
     from recovery.progress import Progress
 
@@ -28,6 +29,7 @@ PIECE_BYTES = 64 * 1024 * 1024
 def measure(
     dsn: str,
     snapshot: Snapshot,
+    relations: Iterable[Relation],
     *,
     jobs: int,
     checksums: bool = True,
@@ -36,7 +38,7 @@ def measure(
     progress: Progress = silent,
     stop: threading.Event | None = None,
 ) -> dict[tuple[str, str], Content]:
-    """Count, and checksum if asked, every table of the exported snapshot, over `jobs` sessions.
+    """Count, and checksum if asked, every given table in the exported snapshot, over `jobs` sessions.
 
     `orders` says by (schema, name) in which order values stand in a row, for tables with just these columns; otherwise
     it is the table's own.  `encoding` is the client encoding of the text that is summed, by default the database's.
@@ -44,7 +46,7 @@ def measure(
     Returns the content by (schema, name).  Setting `stop` ends the work soon, by RecoveryError.  Raises psycopg's error
     when a query fails, EnvironmentLacksError where checksums are asked for and this machine has no psql.
     """
-    tables = [relation for relation in snapshot.relations if relation.has_rows]
+    tables = [relation for relation in relations if relation.has_rows]
     stop = stop or threading.Event()
     sums: dict[tuple[str, str], RowSum] = {(t.schema, t.name): RowSum() for t in tables}
     columns = {(t.schema, t.name): _in_order(t.columns, (orders or {}).get((t.schema, t.name))) for t in tables}

@@ -19,7 +19,7 @@ from recovery.dumps import session
 from recovery.dumps.pipes import PIPE_BYTES, pass_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 # No row of COPY's text format is this: a backslash in a value is written as two.
 _END = rb"\."
@@ -87,6 +87,11 @@ class CopyOut:
         self._complaints.seek(0)
         self._complaints.truncate()
 
+    def lock(self, tables: Iterable[sql.Identifier]) -> None:
+        """Lock tables for reading (ACCESS SHARE); raises psycopg's LockNotAvailable where one is not granted."""
+        lines = [sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE;").format(table).as_bytes() for table in tables]
+        self._run(b"\n".join(lines), lambda _: None)
+
     def rows(self, query: sql.Composable, take: Callable[[bytes], None]) -> None:
         """Run a COPY ... TO STDOUT in the text format and hand on its rows, in pieces cut at their ends if possible.
 
@@ -142,7 +147,10 @@ class CopyOut:
             return psycopg.errors.QueryCanceled("the session was ended before its query was")
         self._complaints.seek(0)
         said = self._complaints.read(_MOST_COMPLAINT).decode("utf-8", "replace")
-        words = _POSITION.sub("", _LOCATION.sub("", said)).strip() or f"psql ended with exit code {code}"
+        words = (
+            _POSITION.sub("", _LOCATION.sub("", _CODE.sub("", said, count=1))).strip()
+            or f"psql ended with exit code {code}"
+        )
         if (found := _CODE.search(said)) is not None:
             with contextlib.suppress(KeyError):  # a code that psycopg does not know
                 return psycopg.errors.lookup(found.group(1))(words)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import TYPE_CHECKING
 
 from recovery.dumps.rowsum import Content, RowSum
 from recovery.dumps.statements import UNSAFE_ENCODINGS, codec_of
 from recovery.errors import BadDumpError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NAME = r'(?:"(?:[^"]|"")+"|[^\s".,();]+)'
 _COPY = re.compile(rf"COPY ({_NAME})\.({_NAME}) ?(?:\((.*)\))? ?FROM stdin;\Z".encode(), re.DOTALL)
@@ -23,6 +27,10 @@ _DATA_STATEMENT = re.compile(rb"(COPY |SELECT pg_catalog\.(setval|lo_|lowrite))"
 
 # What can begin something in plain SQL that hides text, and the end of a statement.
 _INTERESTING = re.compile(rb"'|\"|\$|--|/\*|;|\\")
+# What pg_dump writes before each entry, between two lines that are empty comments. A name can hold anything but the
+# end of a line.
+_ENTRY = re.compile(rb" (Data for )?Name: (.*); Type: ([^;]+); Schema: (.*); Owner: (.*)\Z")
+_LAST_LINE = b" PostgreSQL database dump complete"
 _DOLLAR_TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _BACKSLASHED = re.compile(rb"[^'\\]*(?:\\.[^'\\]*|''[^'\\]*)*", re.DOTALL)
@@ -42,6 +50,11 @@ class Block:
     offset: int
     length: int = 0
     sum: RowSum = dataclasses.field(default_factory=RowSum)
+
+    @property
+    def title(self) -> str:
+        """The table's name for people."""
+        return f"{self.schema}.{self.name}"
 
     @property
     def rows(self) -> int:
@@ -64,14 +77,30 @@ class SequenceSetting:
     is_called: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What pg_dump says of what comes next, from `offset` on: its own words, in the dump's encoding.
+
+    `kind` is empty for the end of the dump.
+    """
+
+    offset: int
+    kind: str
+    schema: bytes = b""
+    name: bytes = b""
+
+
 class CopyScanner:
     """Feed it the dump's bytes in order; it collects `blocks`, `sequences` and the bounds of the data.
 
     `data_start` and `data_end` are None until a statement that sets data was seen.  `in_copy` tells whether the bytes
-    fed so far end inside COPY data.
+    fed so far end inside COPY data.  `on_entry` is called with each entry before anything behind its offset counts, and
+    may insert a block there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_entry: Callable[[Entry], None] | None = None) -> None:
+        self._on_entry = on_entry
+        self._entry_offset: int | None = None  # of an empty comment, which may begin one
         self.blocks: list[Block] = []
         self.sequences: list[SequenceSetting] = []
         self.data_start: int | None = None
@@ -94,15 +123,38 @@ class CopyScanner:
         """Whether what was fed so far ends within COPY data."""
         return self._state == "copy"
 
+    @property
+    def settled(self) -> int:
+        """The offset before which no entry begins that is not known yet."""
+        return self._entry_offset if self._entry_offset is not None else self._base
+
+    def insert(self, block: Block, begin: int, end: int) -> None:
+        """Note a block that is written before the entry that is told of; where its COPY begins and its data ends."""
+        self.blocks.append(block)
+        self._note_data(begin, end)
+
+    def shift(self, length: int) -> None:
+        """Note that so many bytes are written before the entry that is told of."""
+        self.position += length
+        self._base += length
+
     def contents(self) -> dict[tuple[str, str], Content]:
-        """What the blocks hold, by (schema, name) of their tables."""
+        """What the blocks hold, by (schema, name) of their tables.
+
+        A table has several where its partitions are loaded through it, and no checksum where their columns' orders
+        differ.
+        """
         sums: dict[tuple[str, str], RowSum] = {}
-        columns: dict[tuple[str, str], tuple[str, ...]] = {}
+        columns: dict[tuple[str, str], set[tuple[str, ...]]] = {}
         for block in self.blocks:
             name = block.schema, block.name
-            columns.setdefault(name, block.columns)
+            columns.setdefault(name, set()).add(block.columns)
             sums.setdefault(name, RowSum()).merge(block.sum)
-        return {name: Content(found.rows, found.checksum(columns[name]), columns[name]) for name, found in sums.items()}
+        return {
+            name: Content(found.rows, found.checksum(first) if not others else None, first)
+            for name, found in sums.items()
+            for first, *others in (sorted(columns[name]),)
+        }
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -266,10 +318,28 @@ class CopyScanner:
         end = buffer.find(b"\n", start)
         if end < 0:
             return None if len(buffer) - start < 64 * 1024 else len(buffer)
+        self._entry(buffer, start, end)
         if self.pg_dump_version is None and buffer.startswith(b" Dumped by pg_dump version ", start):
             self.pg_dump_version = buffer[start + 27 : end].decode("utf-8", "replace")
         self._state = "plain"
         return end + 1
+
+    def _entry(self, buffer: bytes, start: int, end: int) -> None:
+        """Look at a line that is a comment, without its dashes."""
+        begun, self._entry_offset = self._entry_offset, None
+        if self._on_entry is None or self._statement_start is not None:
+            return
+        if start == end:
+            self._entry_offset = self._base + start - 2
+        elif (
+            begun is not None and begun == self._base + start - 5
+        ):  # right behind it: two dashes, a line's end, two more
+            line = buffer[start:end]
+            if (found := _ENTRY.match(line)) is not None:
+                _, name, kind, schema, _ = found.groups()
+                self._on_entry(Entry(begun, kind.decode("ascii", "replace"), schema, name))
+            elif line == _LAST_LINE:
+                self._on_entry(Entry(begun, ""))
 
     def _block_comment(self, buffer: bytes, start: int) -> int | None:
         edge = _COMMENT_EDGE.search(buffer, start)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 # reader that wants one row.
 MEMBER_BYTES = 2 * 1024 * 1024
 
-# The two fastest that libdeflate offers, in turns, make dumps of many numbers and hashes less than 10 % larger than
-# gzip -6 does, in a sixth of its time: the first alone makes them 12 % larger, the second 7 %, for half as much again.
-# isal takes half of the first's time still, for 15 %.
-LEVELS = (1, 2)
+# libdeflate's first level twice and its third once, in turns, make dumps of many numbers and hashes less than 10 %
+# larger than gzip -6 does, in a sixth of its time: the first alone makes them 12 % larger, the third 5 %, for three
+# fifths more time.  The second lies above the line between them; isal (15 %, two thirds of the first's time) on it.
+LEVELS = (1, 1, 3)
 
 
 class GzipWriter:
@@ -42,7 +42,7 @@ class GzipWriter:
         self._member_bytes = member_bytes
         self._running: collections.deque[tuple[int, concurrent.futures.Future[bytes]]] = collections.deque()
         self._most_running = threads + 1
-        self._levels = itertools.cycle(LEVELS)
+        self._numbers = itertools.count()
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="gzip")
 
     def __enter__(self) -> Self:
@@ -64,17 +64,26 @@ class GzipWriter:
         if start < len(data):
             self._start(data[start:])  # the very same object, not a copy, where it begins at the start
 
+    def add(self, compressed: bytes, length: int) -> None:
+        """Take a member that is compressed already, of a text of this length."""
+        self._drain()
+        self.members.append(len(compressed), length)
+        self._sink(compressed)
+
     def finish(self) -> None:
         """Compress what is left and hand over everything; an empty input makes one empty member."""
         if not (self.members or self._running):
             self._start(b"")
+        self._drain()
+
+    def _drain(self) -> None:
         while self._running:
             self._pass_on()
 
     def _start(self, data: bytes) -> None:
         while len(self._running) >= self._most_running:
             self._pass_on()
-        self._running.append((len(data), self._pool.submit(_member, data, next(self._levels))))
+        self._running.append((len(data), self._pool.submit(compressed_member, data, next(self._numbers))))
 
     def _pass_on(self) -> None:
         length, future = self._running.popleft()
@@ -83,5 +92,6 @@ class GzipWriter:
         self._sink(compressed)
 
 
-def _member(data: bytes, level: int) -> bytes:
-    return bytes(deflate.gzip_compress(data, level))
+def compressed_member(data: bytes, number: int) -> bytes:
+    """Compress one gzip member; its number among all of the file's decides by which level."""
+    return bytes(deflate.gzip_compress(data, LEVELS[number % len(LEVELS)]))

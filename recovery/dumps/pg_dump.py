@@ -12,7 +12,7 @@ from recovery.dumps.pipes import PIPE_BYTES, pass_on
 from recovery.errors import EnvironmentLacksError, RecoveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _MOST_COMPLAINT = 2000
 
@@ -38,8 +38,11 @@ def run(
     *,
     encoding: str,
     lock_timeout_seconds: float,
+    without_rows: Iterable[tuple[str, str]] = (),
 ) -> None:
     """Write the plain SQL of the database as the snapshot shows it to `take`, piece by piece, in this encoding.
+
+    The rows of the tables `without_rows` (by schema and name) are left out.
 
     Raises RecoveryError with pg_dump's own words when it fails; whatever `take` raises ends pg_dump.
     """
@@ -52,6 +55,7 @@ def run(
         # Otherwise role, database or PGCLIENTENCODING decide it, and with it the sums of the rows.
         f"--encoding={encoding}",
         f"--lock-wait-timeout={int(lock_timeout_seconds * 1000)}",
+        *(f"--exclude-table-data={_pattern(schema)}.{_pattern(name)}" for schema, name in without_rows),
         f"--dbname={connection_string}",
     ]
     with tempfile.TemporaryFile() as complaints:
@@ -72,6 +76,11 @@ def run(
                 raise
         if code != 0:
             raise RecoveryError("pg_dump failed", detail=f"exit code {code}: {_words(complaints)}")
+
+
+def _pattern(name: str) -> str:
+    """What stands for just this name: nothing between quotes has a meaning but a quote, which is doubled."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def globals_of(dsn: str, major: int, *, password_hashes: bool) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from recovery.dumps.relations import Relation
 
@@ -27,6 +27,13 @@ class Piece:
 
     def source(self) -> sql.Composed:
         """The piece as a FROM clause and what follows it."""
+        if self.relation.leaves:
+            columns = sql.SQL(", ").join(map(sql.Identifier, self.relation.columns))
+            each = [
+                sql.SQL("SELECT {} FROM ONLY {}").format(columns, sql.Identifier(*leaf))
+                for leaf in self.relation.leaves
+            ]
+            return sql.SQL("FROM ({}) leaves").format(sql.SQL(" UNION ALL ").join(each))
         source: sql.Composed = sql.SQL("FROM ONLY {}").format(self.relation.identifier)
         if self.relation.condition is not None:
             # The extension's own text from pg_extension, as pg_dump uses it: "WHERE ..." or nothing.
@@ -45,14 +52,16 @@ class Piece:
         )
 
 
-def cut(table: Relation, major: int, piece_bytes: int) -> list[Piece]:
+def cut(table: Relation, major: int, piece_bytes: int) -> Iterator[Piece]:
     """Cut a table, on a server of this major version, into pieces of about so many bytes, in its blocks' order."""
     blocks = table.main_bytes // _BLOCK_BYTES
     count = min(blocks, -(-table.total_bytes // piece_bytes))
     splittable = table.is_heap and table.condition is None and major >= _FIRST_WITH_TID_RANGE_SCANS
     if not splittable or count < 2:
-        return [Piece(table, weight=table.total_bytes)]
-    bounds = [blocks * index // count for index in range(1, count)]
-    weight = table.total_bytes // count
-    # Open at both ends: no assumption about the size holds for a table that grows meanwhile.
-    return [Piece(table, first, end, weight) for first, end in zip([None, *bounds], [*bounds, None], strict=True)]
+        yield Piece(table, weight=table.total_bytes)
+        return
+    bound: int | None = None
+    for index in range(1, count + 1):
+        # Open at both ends: no assumption about the size holds for a table that grows meanwhile.
+        first, bound = bound, blocks * index // count if index < count else None
+        yield Piece(table, first, bound, table.total_bytes // count)

@@ -83,6 +83,7 @@ class DumpReader:
         self._rows: dict[tuple[str, str], int] = {}
         self._inserted: set[tuple[str, str]] = set()
         self._partitioned: set[tuple[str, str]] = set()
+        self._filled: set[tuple[str, str]] = set()
         self._parents: dict[tuple[str, str], tuple[str, str]] = {}
         self._sequences: dict[tuple[str, str], tuple[int, bool]] = {}
         self.stored_done = 0
@@ -126,7 +127,9 @@ class DumpReader:
     def sum(self, block: CopyBlock) -> None:
         """Read a block's rows and sum them; with other ends than a server writes they cannot be compared with its."""
         table = block.table.schema or "public", block.table.name
-        found = (RowSum(), block.columns) if block.columns is not None and table not in self._sums else None
+        # Partitions that are loaded through their root have a block each, of rows of one table.
+        begun = self._sums.get(table, (RowSum(), block.columns) if block.columns is not None else None)
+        found = begun if begun is not None and begun[1] == block.columns else None
         for piece in block.pieces:
             if found is not None and b"\r" not in piece:
                 found[0].feed(piece)
@@ -139,11 +142,16 @@ class DumpReader:
         """What the text says about the data.
 
         Uncounted are tables filled by INSERTs of more than literals or with ON CONFLICT, and partitions that are loaded
-        through their root.  Partitioned tables hold no rows of their own.
+        through their root, whose rows count as the root's.  Other partitioned tables hold no rows.
         """
-        through_root = {table for table in self._parents if any(self._rows.get(above) for above in self._above(table))}
+        empty = self._partitioned - self._filled
+        through_root = {
+            table
+            for table in self._parents.keys() - self._filled
+            if any(above in self._filled for above in self._above(table))
+        }
         uncounted = (self._inserted | through_root) & self._rows.keys() - self._partitioned
-        counted = self._rows.keys() - self._inserted - through_root - self._partitioned
+        counted = self._rows.keys() - self._inserted - through_root - empty
         return DumpFacts(
             tables={table: rows for table, rows in self._rows.items() if table in counted},
             uncounted=frozenset(uncounted),
@@ -290,6 +298,7 @@ class DumpReader:
             case b"INSERT":
                 if found := _INSERT.match(text):
                     self._inserted.add(self._key(found.group(1)))
+                    self._filled.add(self._key(found.group(1)))
             case b"ALTER":
                 if found := _ATTACH.match(text):
                     self._parents[self._key(found.group(2))] = self._key(found.group(1))
@@ -325,6 +334,7 @@ class DumpReader:
 
     def _count(self, block: CopyBlock) -> None:
         table = (block.table.schema or "public", block.table.name)
+        self._filled.add(table)
         self._rows[table] = self._rows.get(table, 0) + block.rows
 
     def _above(self, table: tuple[str, str]) -> Iterator[tuple[str, str]]:
@@ -337,6 +347,7 @@ class DumpReader:
 
     def _count_inserts(self, inserts: Inserts) -> None:
         table = (inserts.table.schema or "public", inserts.table.name)
+        self._filled.add(table)
         if inserts.passes_over_conflicts:
             self._inserted.add(table)
         self._rows[table] = self._rows.get(table, 0) + sum(inserts.rows_of_each)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 from psycopg import sql
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import psycopg
 
 # A schema that pg_dump never dumps.
@@ -23,7 +25,13 @@ SELECT c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,
        coalesce(am.amname = 'heap', false),
        ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-              ORDER BY a.attnum)
+              ORDER BY a.attnum),
+       CASE WHEN c.relispartition THEN (SELECT i.inhparent::pg_catalog.int8 FROM pg_catalog.pg_inherits i
+                                         WHERE i.inhrelid = c.oid LIMIT 1) END,
+       EXISTS (SELECT FROM pg_catalog.pg_partitioned_table p, pg_catalog.pg_opclass o
+                 JOIN pg_catalog.pg_am oa ON oa.oid = o.opcmethod
+                WHERE p.partrelid = c.oid AND o.oid = ANY (p.partclass) AND oa.amname = 'hash'
+                  AND o.opcname = 'enum_ops' AND o.opcnamespace = 'pg_catalog'::pg_catalog.regnamespace)
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
@@ -53,6 +61,9 @@ class Relation:
     `condition` is None for an ordinary table, else the text after the table's name by which an extension limits what
     is dumped of its configuration table (possibly empty).  `hidden_rows` says that a policy would hide rows from this
     role.  `columns` are the ones whose values stand in a dump (no generated ones), in the dump's order.
+    `parent` is the partitioned table of a partition.  `hashes_enum` says of a partitioned one that the place of a row
+    depends on an enum value's number, which is another in every database.  `leaves` are the partitions whose rows stand
+    in a dump as rows of this table.
     """
 
     oid: int
@@ -64,6 +75,9 @@ class Relation:
     readable: bool
     is_heap: bool
     columns: tuple[str, ...]
+    parent: int | None
+    hashes_enum: bool
+    leaves: tuple[tuple[str, str], ...] = ()
     main_bytes: int = 0
     total_bytes: int = 0
 
@@ -79,14 +93,46 @@ class Relation:
 
     @property
     def has_rows(self) -> bool:
-        """Whether rows stand in the table itself rather than in its partitions."""
-        return self.kind == "r"
+        """Whether a dump has rows under this table's name: those of its own, or of its `leaves`."""
+        return self.kind == "r" or bool(self.leaves)
 
 
 def list_relations(connection: psycopg.Connection[tuple[object, ...]]) -> list[Relation]:
     """Return every table that a dump of this database names, as this session's transaction sees them."""
     rows = cast("list[tuple[Any, ...]]", connection.execute(_RELATIONS).fetchall())
-    return [Relation(*[*row[:-1], tuple(row[-1])]) for row in rows]
+    return [Relation(*[*row[:-3], tuple(row[-3]), *row[-2:]]) for row in rows]
+
+
+def gathered(relations: list[Relation], named: Collection[tuple[str, str]]) -> list[Relation]:
+    """Return the relations as a dump that has rows of the tables `named` (by schema and name) has them.
+
+    pg_dump writes the rows of partitions as those of the table at the top when it is told to
+    (--load-via-partition-root), and always below one that `hashes_enum`.  A partition that is not named itself is a
+    leaf of the nearest table above it that is.
+    """
+    by_oid = {relation.oid: relation for relation in relations}
+    partitioned = {r.oid for r in relations if r.kind == "p" and (r.schema, r.name) in named}
+    leaves: dict[int, list[Relation]] = {}
+    for relation in relations:
+        above = relation
+        while above.oid not in partitioned and above.parent in by_oid:
+            above = by_oid[above.parent]
+        if relation.kind == "r" and above.oid in partitioned and (relation.schema, relation.name) not in named:
+            leaves.setdefault(above.oid, []).append(relation)
+    elsewhere = {leaf.oid for found in leaves.values() for leaf in found}
+    return [
+        dataclasses.replace(
+            relation,
+            leaves=tuple((leaf.schema, leaf.name) for leaf in leaves[relation.oid]),
+            hidden_rows=relation.hidden_rows or any(leaf.hidden_rows for leaf in leaves[relation.oid]),
+            readable=relation.readable and all(leaf.readable for leaf in leaves[relation.oid]),
+            total_bytes=sum(leaf.total_bytes for leaf in leaves[relation.oid]),
+        )
+        if relation.oid in leaves
+        else relation
+        for relation in relations
+        if relation.oid not in elsewhere
+    ]
 
 
 def with_sizes(connection: psycopg.Connection[tuple[object, ...]], relations: list[Relation]) -> list[Relation]:

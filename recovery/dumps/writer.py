@@ -16,16 +16,17 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recovery.dumps import checksum, describe, foreign_keys, large_objects, names, pg_dump
+from recovery.dumps import assembly, checksum, describe, foreign_keys, large_objects, names, pg_dump
 from recovery.dumps import manifest as form
 from recovery.dumps.catalogue import Backup
-from recovery.dumps.copyscan import CopyScanner
 from recovery.dumps.destinations import Bucket, Folder, has_object_lock
 from recovery.dumps.gzip_writer import GzipWriter
 from recovery.dumps.lock import BucketLock, folder_lock
+from recovery.dumps.relations import Relation, gathered
 from recovery.dumps.rowsum import Content
 from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
 from recovery.dumps.snapshot import Snapshot, explained, take_snapshot
+from recovery.dumps.table_data import TableData
 from recovery.errors import RecoveryError, UsageError
 from recovery.progress import Progress, ProgressEvent, silent
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 
 RETENTION = dt.timedelta(days=30)
 
-_MIB = 1024 * 1024
+# Sessions for rows beyond the number that work at once: while what one has read is summed and compressed, its backend
+# waits.
+_MORE_FOR_ROWS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Options:
     """How a backup is taken; the defaults are right for production.
 
     `rehearsal` is the id of a drill or of any other exercise: its backup goes under drills/<id>/, wherever it goes, is
-    not locked and is never `latest`.
+    not locked and is never `latest`.  `jobs` is how many sessions of the server are busy at once.
     """
 
     jobs: int = 2
@@ -186,8 +189,10 @@ def _write_dump(
             f" settings in it that a server of {snapshot.major} does not know, and goes on unless told to stop there"
         )
     description = describe.describe(snapshot.connection, lock_timeout_seconds=options.lock_timeout_seconds)
+    encoding = description.database_state.encoding
+    beside = assembly.read_beside(snapshot, description, pg_dump_version)
+    headers = assembly.headers_of(snapshot, beside)
     stop = threading.Event()
-    scanner = CopyScanner()
     digest = hashlib.sha256()
     with contextlib.ExitStack() as stack:
         sinks = [stack.enter_context(place.dump(identifier)) for place in places]
@@ -202,30 +207,29 @@ def _write_dump(
 
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="facts"))
         stack.callback(stop.set)
+        stack.enter_context(explained("the rows of a table could not be read"))
+        data = stack.enter_context(
+            TableData(dsn, snapshot, beside, headers=headers, encoding=encoding, jobs=options.jobs + _MORE_FOR_ROWS)
+        )
         compressor = stack.enter_context(GzipWriter(write))
         facts = pool.submit(_read_facts, dsn, snapshot, options, progress, stop)
-        reported = 0
 
-        def take(chunk: bytes) -> None:
-            nonlocal reported
+        def check() -> None:
             if facts.done() and facts.exception() is not None:
                 facts.result()
-            scanner.feed(chunk)
-            compressor.write(chunk)
-            if scanner.position - reported >= 32 * _MIB:
-                reported = scanner.position
-                progress(ProgressEvent("dump", scanner.position, None, "bytes", _current(scanner)))
 
+        dump = assembly.Assembly(compressor, data, beside, headers, progress=progress, check=check)
+        scanner = dump.scanner
         pg_dump.run(
             dsn,
             snapshot.major,
             snapshot.identifier,
-            take,
-            encoding=description.database_state.encoding,
+            dump.take,
+            encoding=encoding,
             lock_timeout_seconds=options.lock_timeout_seconds,
+            without_rows=[(table.schema, table.name) for table in beside],
         )
-        compressor.finish()
-        scanner.finish()
+        dump.finish()
         progress(ProgressEvent("dump", scanner.position, scanner.position, "bytes", "written"))
         read = facts.result()
         if not snapshot.still_open():
@@ -235,7 +239,8 @@ def _write_dump(
                 hint="look at the server's log; take the backup again",
             )
         contents = scanner.contents()
-        _compare(contents, read.rows)
+        relations = gathered(snapshot.relations, contents.keys())
+        _compare(contents, relations, read.rows)
         globals_entry = _write_globals(
             dsn, snapshot.major, identifier=identifier, places=places, options=options, notes=notes
         )
@@ -265,7 +270,7 @@ def _write_dump(
                 checksum=contents[relation.schema, relation.name].checksum,
                 filter=relation.condition,
             )
-            for relation in snapshot.relations
+            for relation in relations
             if relation.has_rows
         ),
         sequences=tuple(
@@ -304,6 +309,7 @@ def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progre
         contents = checksum.measure(
             dsn,
             snapshot,
+            snapshot.relations,
             jobs=options.jobs,
             checksums=False,
             progress=progress,
@@ -323,9 +329,16 @@ def _read_facts(dsn: str, snapshot: Snapshot, options: Options, progress: Progre
     )
 
 
-def _compare(contents: dict[tuple[str, str], Content], counted: dict[tuple[str, str], int]) -> None:
+def _compare(
+    contents: dict[tuple[str, str], Content], relations: list[Relation], counts: dict[tuple[str, str], int]
+) -> None:
     """Compare the rows that went into the dump with those counted beside it; they must agree before it is sealed."""
     dumped = {name: content.rows for name, content in contents.items()}
+    counted = {
+        (r.schema, r.name): sum(counts[leaf] for leaf in r.leaves) if r.leaves else counts[r.schema, r.name]
+        for r in relations
+        if r.has_rows
+    }
     if dumped != counted:
         different = [
             f"{'.'.join(key)}: {dumped.get(key, 'absent')} in the dump, {counted.get(key, 'absent')} in the database"
@@ -365,10 +378,6 @@ def _write_globals(
         sha256=hashlib.sha256(text).hexdigest(),
         password_hashes=options.password_hashes,
     )
-
-
-def _current(scanner: CopyScanner) -> str:
-    return f"{scanner.blocks[-1].schema}.{scanner.blocks[-1].name}" if scanner.blocks else ""
 
 
 def _tool_version() -> str:

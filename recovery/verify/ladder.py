@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from recovery.dumps import checksum, describe, foreign_keys, large_objects, session
+from recovery.dumps.relations import Relation, gathered
 from recovery.dumps.rowsum import RECIPE
 from recovery.dumps.snapshot import Snapshot, take_snapshot
 from recovery.errors import EnvironmentLacksError, RecoveryError, UsageError
@@ -170,7 +171,8 @@ class _Ladder:
         found = self._objects(snapshot)
         with snapshot.connection.transaction():
             extensions = describe.read_extensions(snapshot.connection)
-        tables = {(relation.schema, relation.name) for relation in snapshot.relations if relation.has_rows}
+        relations = [*snapshot.relations, *self._relations(snapshot)]
+        tables = {(relation.schema, relation.name) for relation in relations if relation.has_rows}
         return compare.schema(self._original, found, extensions, tables, snapshot.major)
 
     def _objects(self, snapshot: Snapshot) -> tuple[SchemaObject, ...]:
@@ -189,9 +191,12 @@ class _Ladder:
         roles = {str(name) for name, _ in rows}
         return compare.grants(self._original, found, roles, {str(name) for name, assumable in rows if assumable})
 
+    def _relations(self, snapshot: Snapshot) -> list[Relation]:
+        return gathered(snapshot.relations, (self._original.tables or {}).keys())
+
     def _rows(self, snapshot: Snapshot) -> Answer:
         expected = self._original.tables
-        unreadable = [r.title for r in snapshot.relations if r.has_rows and (r.hidden_rows or not r.readable)]
+        unreadable = [r.title for r in self._relations(snapshot) if r.has_rows and (r.hidden_rows or not r.readable)]
         if unreadable:
             return (
                 Outcome.NOT_RUN,
@@ -203,6 +208,7 @@ class _Ladder:
         self._contents = checksum.measure(
             self._dsn,
             snapshot,
+            self._relations(snapshot),
             jobs=self._checks.jobs,
             checksums=wanted,
             orders={name: content.columns for name, content in (expected or {}).items()},
@@ -214,7 +220,11 @@ class _Ladder:
             return Outcome.NOT_RUN, f"{total} rows, and nothing to compare them with", {"rows": total}
         # An extension makes tables of its own that a dump, or another version of it, need not know.
         extra = {(r.schema, r.name) for r in snapshot.relations if r.condition is not None} - expected.keys()
-        return compare.rows(expected, self._contents, self._original.uncounted | extra)
+        return compare.rows(expected, self._contents, self._uncounted(snapshot) | extra)
+
+    def _uncounted(self, snapshot: Snapshot) -> frozenset[tuple[str, str]]:
+        """The tables of which the original tells nothing: not those whose rows it has as another one's."""
+        return self._original.uncounted - {leaf for each in self._relations(snapshot) for leaf in each.leaves}
 
     def _content(self, snapshot: Snapshot) -> Answer:
         if not self._checks.checksums:
@@ -223,7 +233,8 @@ class _Ladder:
         if not self._original.settings_known:
             with snapshot.connection.transaction():
                 unsettled = settings_free.unsettled(snapshot.connection, self._original.tables or ())
-        return compare.content(self._original, self._contents, self._large_objects(snapshot), unsettled)
+        original = dataclasses.replace(self._original, uncounted=self._uncounted(snapshot))
+        return compare.content(original, self._contents, self._large_objects(snapshot), unsettled)
 
     def _large_objects(self, snapshot: Snapshot) -> LargeObjects | None:
         then = self._original.large_objects

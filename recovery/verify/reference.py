@@ -119,7 +119,7 @@ def of_database(dsn: str, *, jobs: int = 2, progress: Progress = silent) -> Refe
     """
     with take_snapshot(dsn) as snapshot, explained("the database to compare with could not be read"):
         description = describe.describe(snapshot.connection)
-        contents = checksum.measure(dsn, snapshot, jobs=jobs, progress=progress)
+        contents = checksum.measure(dsn, snapshot, snapshot.relations, jobs=jobs, progress=progress)
         keys = foreign_keys.check_all(dsn, snapshot.identifier, jobs=jobs)
         try:
             blobs = large_objects.measure(dsn, snapshot.identifier, jobs=jobs)

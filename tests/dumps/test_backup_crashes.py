@@ -42,6 +42,14 @@ take_backup(sys.argv[1], s3=boto3.client("s3"), bucket=sys.argv[2])
 """
 
 
+def moments(dsn: str, folder: Path, count: int) -> tuple[Backup, list[float]]:
+    """Take a backup and return it with seconds into another one, spread over all of it and a little beyond."""
+    began = time.monotonic()
+    backup = take_backup(dsn, local_dir=folder)
+    took = time.monotonic() - began
+    return backup, [(number + RANDOM.random()) / count * 1.2 * took for number in range(count)]
+
+
 class CrashError(BaseException):
     """Nothing that anybody catches."""
 
@@ -140,7 +148,7 @@ def test_a_backup_whose_backends_are_ended_at_any_moment_fails_in_words(
 ) -> None:
     dsn = make_database()
     fill(dsn, 300_000)
-    previous = take_backup(dsn, local_dir=tmp_path)
+    previous, when = moments(dsn, tmp_path, 10)
 
     def end() -> None:
         with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
@@ -149,7 +157,7 @@ def test_a_backup_whose_backends_are_ended_at_any_moment_fails_in_words(
             )
 
     failed = 0
-    for moment in [RANDOM.uniform(0, 1.5) for _ in range(10)]:
+    for moment in when:
         if fails_in_words(dsn, tmp_path, end, moment):
             failed += 1
             assert newest_sealed(list_local_backups(tmp_path)).backup_id == previous.backup_id
@@ -166,9 +174,9 @@ def test_a_backup_whose_network_is_cut_at_any_moment_fails_in_words(
 ) -> None:
     dsn = make_database()
     fill(dsn, 300_000)
-    previous = take_backup(dsn, local_dir=tmp_path)
+    previous, when = moments(dsn, tmp_path, 6)
     failed = 0
-    for moment in [RANDOM.uniform(0, 1.5) for _ in range(6)]:
+    for moment in when:
         with cutters(server16) as cutter:
             if fails_in_words(cutter.dsn(dsn), tmp_path, cutter.cut, moment):
                 failed += 1
@@ -183,9 +191,9 @@ def test_a_backup_whose_network_is_cut_at_any_moment_fails_in_words(
 def test_a_backup_whose_server_dies_at_any_moment_fails_in_words(own_server: Any, tmp_path: Path) -> None:
     dsn = own_server.dsn()
     fill(dsn, 300_000)
-    previous = take_backup(dsn, local_dir=tmp_path)
+    previous, when = moments(dsn, tmp_path, 5)
     failed = 0
-    for moment in [RANDOM.uniform(0, 1.5) for _ in range(5)]:
+    for moment in when:
         if fails_in_words(dsn, tmp_path, own_server.kill, moment):
             failed += 1
             assert newest_sealed(list_local_backups(tmp_path)).backup_id == previous.backup_id

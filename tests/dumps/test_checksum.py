@@ -22,7 +22,7 @@ rows = st.lists(st.tuples(values, values, st.none() | st.integers(-5, 5)), min_s
 def content(dsn: str, table: str = "t", *, order: tuple[str, ...] | None = None) -> Content:
     orders = {("public", table): order} if order is not None else None
     with take_snapshot(dsn) as snapshot:
-        return checksum.measure(dsn, snapshot, jobs=1, orders=orders)["public", table]
+        return checksum.measure(dsn, snapshot, snapshot.relations, jobs=1, orders=orders)["public", table]
 
 
 def store(dsn: str, data: list[tuple[str | None, str | None, int | None]]) -> Content:
@@ -58,10 +58,10 @@ def test_a_table_in_pieces_has_the_checksum_of_the_whole(database: str) -> None:
         connection.execute("CREATE TABLE t AS SELECT i, repeat(md5(i::text), 20) AS x FROM generate_series(1, 20000) i")
         connection.execute("DELETE FROM t WHERE i % 3 = 0")
     with take_snapshot(database) as snapshot:
-        whole = checksum.measure(database, snapshot, jobs=1)
+        whole = checksum.measure(database, snapshot, snapshot.relations, jobs=1)
         saved, checksum.PIECE_BYTES = checksum.PIECE_BYTES, 1024 * 1024
         try:
-            pieces = checksum.measure(database, snapshot, jobs=3)
+            pieces = checksum.measure(database, snapshot, snapshot.relations, jobs=3)
         finally:
             checksum.PIECE_BYTES = saved
     assert pieces == whole
@@ -93,7 +93,7 @@ def test_a_row_that_cannot_be_written_as_text_ends_the_sum_with_the_servers_own_
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (a text); INSERT INTO t VALUES ('fine'), ('größe €')")
     with take_snapshot(database) as snapshot, pytest.raises(psycopg.errors.UntranslatableCharacter):
-        checksum.measure(database, snapshot, jobs=1, encoding="LATIN1")
+        checksum.measure(database, snapshot, snapshot.relations, jobs=1, encoding="LATIN1")
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda row: row.replace(b"\n", b"")), max_size=20), st.data())
@@ -145,6 +145,6 @@ def test_a_migration_waiting_for_the_snapshot_is_not_waited_for_in_turn(
             while watcher.execute(waiting, (snapshot.database,)).fetchone() != (1,):
                 pass
             with pytest.raises(psycopg.errors.LockNotAvailable):
-                checksum.measure(database, snapshot, jobs=2)
+                checksum.measure(database, snapshot, snapshot.relations, jobs=2)
     finally:
         migration.join()

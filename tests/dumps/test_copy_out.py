@@ -59,12 +59,11 @@ def test_text_of_somebody_elses_is_not_psqls_to_act_on(
     monkeypatch.chdir(tmp_path)
     taken, _ = snapshot
     hostile = [dataclasses.replace(r, condition="WHERE a <> '' \n\\! touch made\n") for r in taken.relations]
-    taken.relations = hostile
     with pytest.raises(psycopg.errors.SyntaxError):
-        checksum.measure(taken.connection.info.dsn, taken, jobs=1)
+        checksum.measure(taken.connection.info.dsn, taken, hostile, jobs=1)
     assert list(tmp_path.iterdir()) == []
-    taken.relations = [dataclasses.replace(r, condition="WHERE a <> ':DBNAME'") for r in hostile]
-    (content,) = checksum.measure(taken.connection.info.dsn, taken, jobs=1).values()
+    harmless = [dataclasses.replace(r, condition="WHERE a <> ':DBNAME'") for r in hostile]
+    (content,) = checksum.measure(taken.connection.info.dsn, taken, harmless, jobs=1).values()
     assert content.rows == len(HOSTILE) - 1
 
 

@@ -16,6 +16,7 @@ from recovery.dumps import session
 from recovery.dumps.checksum import PIECE_BYTES
 from recovery.dumps.manifest import LargeObjects
 from recovery.dumps.workers import in_snapshot
+from recovery.errors import RefusedError
 
 if TYPE_CHECKING:
     import psycopg
@@ -47,6 +48,17 @@ SELECT b.number, b.size, pg_catalog.lo_close(b.handle) AS closed
 OFFSET 0
 """
 
+# As the server decides it, which tells this of a large object only from 18 on.
+_UNREADABLE = """
+SELECT m.oid::pg_catalog.int8 FROM pg_catalog.pg_largeobject_metadata m
+ WHERE pg_catalog.current_setting('lo_compat_privileges') = 'off' AND NOT pg_catalog.pg_has_role(m.lomowner, 'USAGE')
+   AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(m.lomacl) a
+                    WHERE a.privilege_type = 'SELECT'
+                      AND (a.grantee = 0 OR pg_catalog.pg_has_role(a.grantee, 'USAGE')))
+ ORDER BY m.oid LIMIT %s
+"""
+_MOST_NAMED = 10
+
 _SUMS = f"""
 SELECT coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, 1)), 0),
        coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, 2)), 0)
@@ -68,6 +80,18 @@ class _Piece:
     last: int
     page: int = 0
     last_page: int | None = None
+
+
+def refuse_unreadable(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Raise RefusedError when this role may not read every large object."""
+    rows = cast("list[tuple[int]]", connection.execute(_UNREADABLE, (_MOST_NAMED + 1,)).fetchall())
+    if rows:
+        some = ", ".join(str(number) for (number,) in rows[:_MOST_NAMED])
+        raise RefusedError(
+            "the role may not read all large objects",
+            detail=f"{some} and more" if len(rows) > _MOST_NAMED else some,
+            hint="connect as their owner, or GRANT SELECT ON LARGE OBJECT … TO this role (pg_read_all_data is not enough)",
+        )
 
 
 def measure(

@@ -103,6 +103,8 @@ def take_backup(
             store.clear()
             places.append(store)
         snapshot = held.enter_context(take_snapshot(dsn, lock_timeout_seconds=options.lock_timeout_seconds))
+        with explained("the large objects could not be listed"):
+            large_objects.refuse_unreadable(snapshot.connection)
         identifier = _free_identifier(snapshot.time, places)
         manifest = _write_dump(
             dsn,

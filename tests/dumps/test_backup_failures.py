@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from recovery import BackupConfig, BackupService, BackupStatus
-from recovery.dumps import pg_dump, writer
 from recovery.dumps.catalogue import list_local_backups
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import RecoveryError, RefusedError
@@ -99,29 +96,22 @@ def test_a_schema_without_usage_is_refused_with_the_names_of_its_tables(
     assert "USAGE on their schemas" in (caught.value.hint or "")
 
 
-def test_a_large_object_that_the_role_may_not_read_is_a_failed_result_and_no_exception(
-    make_database: Callable[..., str], master16: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("major", [16, 18])
+def test_large_objects_that_the_role_may_not_read_are_a_failed_result_and_no_exception(
+    request: pytest.FixtureRequest, tmp_path: Path, major: int
 ) -> None:
-    database = make_database()
-    fill(database, "SELECT lo_from_bytea(4711, 'secret')")
-    # pg_dump meets it as well, and says so in words of its own when it comes to it first.
-    measured, measure, dump = threading.Event(), writer._read_facts, pg_dump.run
-
-    def measure_first(*arguments: Any) -> Any:
-        try:
-            return measure(*arguments)
-        finally:
-            measured.set()
-
-    def dump_then(*arguments: Any, **named: Any) -> None:
-        assert measured.wait(60)
-        dump(*arguments, **named)
-
-    monkeypatch.setattr(writer, "_read_facts", measure_first)
-    monkeypatch.setattr(pg_dump, "run", dump_then)
-    dsn = make_conninfo(database, user=master16)
-    taken = asyncio.run(BackupService(BackupConfig(database=dsn, local_dir=tmp_path, bucket=None)).create_backup())
+    database = request.getfixturevalue("make_database" if major == 16 else "make_database18")()
+    role = request.getfixturevalue(f"master{major}")
+    fill(database, "SELECT lo_from_bytea(4711, 'secret'), lo_from_bytea(4712, 'told'), lo_from_bytea(4713, 'own')")
+    fill(database, f"GRANT SELECT ON LARGE OBJECT 4712 TO {role}; ALTER LARGE OBJECT 4713 OWNER TO {role}")
+    config = BackupConfig(database=make_conninfo(database, user=role), local_dir=tmp_path, bucket=None)
+    taken = asyncio.run(BackupService(config).create_backup())
     assert taken.status is BackupStatus.FAILED
-    assert "may not read all of the database" in str(taken.error_message)
+    assert "the role may not read all large objects" in str(taken.error_message)
     assert "4711" in str(taken.error_message)
+    assert "4712" not in str(taken.error_message)
+    assert "4713" not in str(taken.error_message)
     gone(database)
+    fill(database, "GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC")
+    taken = asyncio.run(BackupService(config).create_backup())
+    assert taken.status is BackupStatus.COMPLETED, taken.error_message

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from recovery.dumps import session
 from recovery.dumps.checksum import PIECE_BYTES
-from recovery.dumps.manifest import LargeObjects
+from recovery.dumps.manifest import LargeObjectOwner, LargeObjects
+from recovery.dumps.objects_sql import PRIVILEGES
 from recovery.dumps.workers import in_snapshot
 from recovery.errors import RefusedError
 
@@ -59,6 +60,12 @@ SELECT m.oid::pg_catalog.int8 FROM pg_catalog.pg_largeobject_metadata m
 """
 _MOST_NAMED = 10
 
+_OWNERS = f"""
+SELECT pg_catalog.pg_get_userbyid(o.owner)::pg_catalog.text, {PRIVILEGES}, o.number
+  FROM (SELECT m.lomowner AS owner, m.lomacl AS acl, 'L' AS acltype, pg_catalog.count(*) AS number
+          FROM pg_catalog.pg_largeobject_metadata m GROUP BY m.lomowner, m.lomacl) o
+"""  # noqa: S608  # made of the constant of another module
+
 _SUMS = f"""
 SELECT coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, 1)), 0),
        coalesce(pg_catalog.sum(pg_catalog.hashtextextended(r, 2)), 0)
@@ -90,8 +97,21 @@ def refuse_unreadable(connection: psycopg.Connection[tuple[object, ...]]) -> Non
         raise RefusedError(
             "the role may not read all large objects",
             detail=f"{some} and more" if len(rows) > _MOST_NAMED else some,
-            hint="connect as their owner, or GRANT SELECT ON LARGE OBJECT … TO this role (pg_read_all_data is not enough)",
+            hint="connect as their owner, or GRANT SELECT ON LARGE OBJECT … TO it (pg_read_all_data is not enough)",
         )
+
+
+def owners(connection: psycopg.Connection[tuple[object, ...]]) -> tuple[LargeObjectOwner, ...]:
+    """Return how many large objects each owner has, by their privileges."""
+    found: dict[tuple[str, tuple[str, ...]], int] = {}
+    for owner, privileges, number in cast("list[tuple[str, list[str], int]]", connection.execute(_OWNERS).fetchall()):
+        # Privileges in another order, or spelled out where others are the default's, are the same.
+        key = owner, tuple(sorted(privileges))
+        found[key] = found.get(key, 0) + number
+    return tuple(
+        LargeObjectOwner(owner=owner, privileges=privileges, count=number)
+        for (owner, privileges), number in sorted(found.items())
+    )
 
 
 def measure(
@@ -105,9 +125,10 @@ def measure(
     with session.connect(dsn) as connection:
         session.import_snapshot(connection, snapshot)
         ranges = cast("list[tuple[int, int, int]]", connection.execute(_RANGES, (_AT_ONCE,)).fetchall())
+        whose = owners(connection)
     count = sum(found for _, _, found in ranges)
     if not checksums:
-        return LargeObjects(count=count, checksum=None)
+        return LargeObjects(count=count, checksum=None, owners=whose)
     pieces: list[_Piece] = []
     sums = [0, 0]
     guard = threading.Lock()
@@ -127,7 +148,7 @@ def measure(
     if ranges:
         in_snapshot(dsn, snapshot, ranges, look, jobs=jobs, stop=stop)
         in_snapshot(dsn, snapshot, pieces, add, jobs=jobs, stop=stop)
-    return LargeObjects(count=count, checksum=_text_of(*sums))
+    return LargeObjects(count=count, checksum=_text_of(*sums), owners=whose)
 
 
 def _pieces(sizes: list[tuple[int, int]]) -> list[_Piece]:

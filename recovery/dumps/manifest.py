@@ -168,11 +168,23 @@ class Layout(_Part):
     copy_blocks: tuple[CopyBlock, ...]
 
 
+class LargeObjectOwner(_Part):
+    """How many large objects have one owner and the same privileges, which name the owner `@owner`."""
+
+    owner: str
+    privileges: tuple[str, ...]
+    count: Count
+
+
 class LargeObjects(_Part):
-    """How many large objects there are and the checksum of their content; None where it may not be read."""
+    """How many large objects there are, whose, and the checksum of their content; None where it may not be read.
+
+    `owners` is None in what an older version wrote.
+    """
 
     count: Count
     checksum: str | None
+    owners: tuple[LargeObjectOwner, ...] | None = None
 
 
 class Sizes(_Part):
@@ -214,6 +226,8 @@ class Manifest(_Part):
     sequences: tuple[Sequence, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
     objects: tuple[SchemaObject, ...] | None = None
+    # By which recipe their definitions were put into words; None is that of older versions.
+    objects_recipe: str | None = None
     extensions: tuple[Extension, ...] | None = None
     roles: tuple[Role, ...] | None = None
     collations: tuple[Collation, ...] | None = None

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import re
 
+# Names what this module puts into a definition: another name when that changes, and fingerprints of different names are
+# never compared.
+RECIPE = "definition2"
+
 # Objects made by initdb have OIDs below this: FirstNormalObjectId in PostgreSQL's access/transam.h.
 _FIRST_OWN = 16384
 
@@ -296,7 +300,7 @@ _PUBLISHED_SCHEMAS = """,
                  JOIN pg_catalog.pg_namespace n ON n.oid = s.pnnspid WHERE s.pnpubid = p.oid ORDER BY 1)
 """
 
-_PRIVILEGES = """
+PRIVILEGES = """
 ARRAY(SELECT pg_catalog.format('%s=%s', CASE WHEN x.grantee = o.owner THEN '@owner'
                                              WHEN x.grantee = 0 THEN 'public'
                                              ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
@@ -351,12 +355,15 @@ WITH RECURSIVE {_UNFILLED},
                                         'pg_catalog.pg_cast'::pg_catalog.regclass))))
 SELECT o.type, o.identity, o.definition,
        CASE WHEN o.owner IS NOT NULL THEN pg_catalog.pg_get_userbyid(o.owner)::pg_catalog.text END,
-       CASE WHEN o.acltype IS NOT NULL THEN {_PRIVILEGES} || {_COLUMN_PRIVILEGES} END
+       CASE WHEN o.acltype IS NOT NULL THEN {PRIVILEGES} || {_COLUMN_PRIVILEGES} END
   FROM o
 UNION ALL
 SELECT 'comment', i.type || ' ' || i.identity, d.description, NULL, NULL
   FROM pg_catalog.pg_description d JOIN o ON o.classid = d.classoid AND o.oid = d.objoid,
        pg_catalog.pg_identify_object(d.classoid, d.objoid, d.objsubid) i
+UNION ALL
+SELECT 'comment', 'large object ' || d.objoid, d.description, NULL, NULL
+  FROM pg_catalog.pg_description d WHERE d.classoid = 'pg_catalog.pg_largeobject'::pg_catalog.regclass
 UNION ALL
 SELECT 'security label', l.provider || ' ' || i.type || ' ' || i.identity, l.label, NULL, NULL
   FROM pg_catalog.pg_seclabel l JOIN o ON o.classid = l.classoid AND o.oid = l.objoid,

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recovery.dumps import assembly, checksum, describe, foreign_keys, large_objects, names, pg_dump
+from recovery.dumps import assembly, checksum, describe, foreign_keys, large_objects, names, objects_sql, pg_dump
 from recovery.dumps import manifest as form
 from recovery.dumps.catalogue import Backup
 from recovery.dumps.destinations import Bucket, Folder, has_object_lock
@@ -293,6 +293,7 @@ def _write_dump(
             ),
         ),
         objects=description.objects,
+        objects_recipe=objects_sql.RECIPE,
         extensions=description.extensions,
         roles=description.roles,
         collations=description.collations,

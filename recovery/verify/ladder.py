@@ -188,8 +188,9 @@ class _Ladder:
                 "SELECT r.rolname::pg_catalog.text, pg_catalog.pg_has_role(r.oid, %s) FROM pg_catalog.pg_roles r",
                 ("SET" if snapshot.major >= _FIRST_WITH_SET_OPTION else "MEMBER",),
             ).fetchall()
+            blobs = large_objects.owners(snapshot.connection)
         roles = {str(name) for name, _ in rows}
-        return compare.grants(self._original, found, roles, {str(name) for name, assumable in rows if assumable})
+        return compare.grants(self._original, found, blobs, roles, {str(name) for name, assumable in rows if assumable})
 
     def _relations(self, snapshot: Snapshot) -> list[Relation]:
         return gathered(snapshot.relations, (self._original.tables or {}).keys())

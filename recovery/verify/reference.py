@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from recovery.dumps import checksum, describe, foreign_keys, large_objects, session
+from recovery.dumps.objects_sql import RECIPE
 from recovery.dumps.rowsum import Content
 from recovery.dumps.snapshot import explained, take_snapshot
 from recovery.progress import Progress, silent
@@ -28,6 +29,7 @@ Name = tuple[str, str]
 class Reference:
     """What is known of the original; None means that this kind of reference cannot tell.
 
+    `objects_recipe` names how the objects' fingerprints were made.
     `extensions` maps to (schema, version).  `created` are objects by name alone, where nothing tells their definition.
     `encoding` is that of the rows' text, and `settings_known` whether it was written under the settings that are used
     here: role and server of just any pg_dump decide how some types are written.  `uncounted` are tables that are not
@@ -40,6 +42,7 @@ class Reference:
     sequences: Mapping[Name, tuple[int, bool]] | None
     foreign_keys: Mapping[tuple[str, str, str], int | None] | None = None
     objects: tuple[SchemaObject, ...] | None = None
+    objects_recipe: str | None = RECIPE
     extensions: Mapping[str, tuple[str | None, str | None]] | None = None
     created: frozenset[Created] | None = None
     collations: tuple[Collation, ...] | None = None
@@ -97,6 +100,7 @@ def of_manifest(manifest: Manifest) -> Reference:
         sequences={(s.schema_name, s.name): (s.value, s.is_called) for s in manifest.sequences},
         foreign_keys={(k.schema_name, k.table, k.name): k.violations for k in manifest.foreign_keys},
         objects=manifest.objects,
+        objects_recipe=manifest.objects_recipe,
         extensions=_extensions(manifest.extensions),
         collations=manifest.collations,
         database_state=manifest.database_state,

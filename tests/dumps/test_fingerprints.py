@@ -145,6 +145,23 @@ def test_an_altered_object_of_any_kind_fails_the_schema(
     assert [name for name in found.evidence["changed"] if name.startswith(f"{kind} ")], found.evidence
 
 
+def test_definitions_that_another_version_put_into_words_are_not_compared_and_objects_are_looked_for(
+    makes: Callable[..., str], pair: tuple[Backup, str]
+) -> None:
+    backup, target = pair
+    assert backup.manifest is not None
+    copy = makes(TEMPLATE=str(psycopg.conninfo.conninfo_to_dict(target)["dbname"]))
+    for recipe in ("definition999", None):
+        other = backup.manifest.model_copy(update={"objects_recipe": recipe})
+        with psycopg.connect(copy, autocommit=True) as connection:
+            connection.execute("CREATE OR REPLACE VIEW zoo.plain_view AS SELECT 2 AS x")
+            found = verify(copy, manifest=other).rung("schema")
+            assert found.outcome is Outcome.PASS, found
+            assert "their definitions were not compared" in found.reason
+            connection.execute("DROP VIEW zoo.plain_view")
+            assert verify(copy, manifest=other).rung("schema").outcome is Outcome.FAIL
+
+
 def test_a_collation_of_another_locale_of_icu_is_another_one(
     make_database15: Callable[..., str], tmp_path: Path
 ) -> None:

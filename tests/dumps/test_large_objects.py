@@ -139,3 +139,45 @@ def test_large_objects_that_the_role_may_not_read_hide_no_table_that_differs(
         assert "that of 1 large objects may not be read by the role" in unread.reason
         connection.execute("UPDATE t SET x = 2")
     assert verify(master, manifest=manifest).rung("content").outcome is Outcome.FAIL
+
+
+def test_whose_large_objects_are_and_who_may_read_them_is_proven(
+    make_database: Callable[..., str], master16: str, tmp_path: Path
+) -> None:
+    source, target, masters = make_database(), make_database(), make_database(owner=master16)
+    store(source, dict.fromkeys(range(1, 9), b"x"))
+    with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute("CREATE ROLE keeper_of_blobs; CREATE ROLE reader_of_blobs")
+        for number in (1, 2, 3):
+            connection.execute(f"ALTER LARGE OBJECT {number} OWNER TO keeper_of_blobs".encode())
+        connection.execute("GRANT SELECT ON LARGE OBJECT 3 TO reader_of_blobs, PUBLIC")
+        connection.execute("COMMENT ON LARGE OBJECT 8 IS 'the last'")
+    backup = take_backup(source, local_dir=tmp_path)
+    assert backup.manifest is not None
+    assert backup.manifest.large_objects is not None
+    assert {(o.owner, len(o.privileges), o.count) for o in backup.manifest.large_objects.owners or ()} == {
+        ("postgres", 1, 5), ("keeper_of_blobs", 1, 2), ("keeper_of_blobs", 3, 1),
+    }  # fmt: skip
+
+    def outcome(dsn: str, rung: str) -> Outcome:
+        return verify(dsn, manifest=backup.manifest).rung(rung).outcome
+
+    restore(str(backup.path), target)
+    assert (outcome(target, "grants"), outcome(target, "schema")) == (Outcome.PASS, Outcome.PASS)
+    # A role that may give nothing away proves that all it could do is done, and says of how many the rest is.
+    restored_by_master = make_conninfo(masters, user=master16)
+    restore(str(backup.path), restored_by_master)
+    found = verify(restored_by_master, manifest=backup.manifest).rung("grants")
+    assert (found.outcome, found.evidence["beyond_this_role"]["keeper_of_blobs"]) == (Outcome.PASS, 3)
+    with psycopg.connect(target, autocommit=True) as connection:
+        for change, back in (
+            ("ALTER LARGE OBJECT 4 OWNER TO keeper_of_blobs", "ALTER LARGE OBJECT 4 OWNER TO postgres"),
+            ("GRANT SELECT ON LARGE OBJECT 5 TO PUBLIC", "REVOKE SELECT ON LARGE OBJECT 5 FROM PUBLIC"),
+            ("REVOKE SELECT ON LARGE OBJECT 3 FROM PUBLIC", "GRANT SELECT ON LARGE OBJECT 3 TO PUBLIC"),
+        ):
+            connection.execute(change.encode())
+            assert outcome(target, "grants") is Outcome.FAIL, change
+            connection.execute(back.encode())
+            assert outcome(target, "grants") is Outcome.PASS, back
+        connection.execute("COMMENT ON LARGE OBJECT 8 IS NULL")
+        assert outcome(target, "schema") is Outcome.FAIL

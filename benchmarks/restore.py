@@ -18,7 +18,7 @@ from benchmarks.databases import SHAPES, Shape
 from benchmarks.measure import Bar, heading, ratio
 from benchmarks.postgres import Server, postgresql, program
 from benchmarks.waits import causes
-from benchmarks.ways import Way, in_turns, make, most_of_cores, ours, pipe, scratch
+from benchmarks.ways import MODEL_CORES, Way, in_turns, make, most_of_cores, ours, pipe, scratch
 
 JOBS = 2
 # What a person who knows pg_restore gives it on such a server.
@@ -27,7 +27,6 @@ _TARGET = "restored"
 _BARS = {"platform": (Bar(least=1.6, stretch=1.9), Bar(least=1.15, stretch=1.4))}
 _OTHER_BARS = (Bar(least=1.4), Bar(least=1.0))
 _MEMORY_BAR = 150
-_MODEL_CORES = (8, 16, 64)
 _IDLE_ENOUGH = 0.05  # from here on it is worth saying why
 
 
@@ -91,7 +90,7 @@ def _phases(way: Way, text: int) -> None:
         print(f"  {phase['name']:<14}{wall:8.2f}{client / gigabytes:18.2f}{server / gigabytes:18.2f}{idle:8.0%}  {why}")
         medians.append((phase["name"], wall, client, server))
     print(f"  client memory, peak {way.peak_megabytes():.0f} MB (bar {_MEMORY_BAR})")
-    for count in _MODEL_CORES:
+    for count in MODEL_CORES:
         print(f"  MODEL, not measured: server of {count} cores, client of 2: {_model(medians, count):.1f} s")
 
 

@@ -26,6 +26,9 @@ from benchmarks.postgres import CpuTimeline, Server
 from benchmarks.waits import WaitTimeline, causes
 from examples.agentverse.stack import ROOT
 
+# Of servers larger than any here.
+MODEL_CORES = (8, 16, 64)
+
 
 @dataclass
 class Way:
@@ -65,14 +68,21 @@ class Way:
         self.said.append(said)
 
     def say_work(self, gigabytes: float) -> None:
-        """Print the CPU seconds per GB, of client and server apart, and how idle the processors were and why."""
+        """Print the CPU seconds per GB, of client and server apart, and how idle the processors were and why.
+
+        And a model of servers with more cores: of work that any number of sessions share, whose client has these here.
+        """
+        cores = os.cpu_count() or 1
         client, used = statistics.median(self.client), statistics.median(self.server)
         waits: collections.Counter[str] = sum((each for each in self.waits), collections.Counter())
-        idle = max(0.0, 1 - (client + used) / (self.median * (os.cpu_count() or 1)))
+        idle = max(0.0, 1 - (client + used) / (self.median * cores))
         each = f"client {client / gigabytes:.1f}, server {used / gigabytes:.1f}"
         print(f"  CPU s per GB: {each}; processors idle {idle:.0%}")
         if why := causes(waits):
             print(f"  backends waited for {why}")
+        for count in MODEL_CORES:
+            modelled = max(client / cores, used / count)
+            print(f"  MODEL, not measured: server of {count} cores, client of {cores}: {modelled:.1f} s")
 
     @property
     def median(self) -> float:

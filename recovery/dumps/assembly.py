@@ -7,7 +7,8 @@ the rows of the larger tables, and these are put where it would have written the
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING, Any, cast
+import dataclasses
+from typing import TYPE_CHECKING, cast
 
 from recovery.dumps.copyscan import Block, CopyScanner, Entry
 from recovery.dumps.rowsum import RowSum
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 
 # Of smaller tables pg_dump has written the rows before another session has been asked for them.
 LEAST_BYTES = 1024 * 1024
-# Each is an argument of pg_dump and a lock of every session; the server has room for some 64 locks per connection.
+# Each is an argument of pg_dump.
 MOST_TABLES = 500
+# And each is a lock of every session that reads rows: the server has room for some 64 per connection, for everybody.
+MOST_LOCKS = 1500
+_HEADER_LINES = 5
 # The newest pg_dump whose kinds of entries are known here.
 _NEWEST_KNOWN = 18
 
@@ -49,7 +53,9 @@ _HEADERS = """
 SELECT c.oid::pg_catalog.int8,
        pg_catalog.format(E'--\\n-- Data for Name: %%s; Type: TABLE DATA; Schema: %%s; Owner: %%s\\n--\\n\\n'
                          'COPY %%I.%%I (%%s) FROM stdin;\\n',
-                         c.relname, n.nspname, pg_catalog.pg_get_userbyid(c.relowner), n.nspname, c.relname,
+                         c.relname, n.nspname,
+                         pg_catalog.translate(pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text, E'\\n\\r', '  '),
+                         n.nspname, c.relname,
                          (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum)
                             FROM pg_catalog.pg_attribute a
                            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''))
@@ -58,10 +64,19 @@ SELECT c.oid::pg_catalog.int8,
 """
 
 
-def read_beside(snapshot: Snapshot, description: Description, pg_dump_version: str) -> list[Relation]:
-    """Return the tables whose rows are read beside pg_dump, in the order in which it writes tables.
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """A table whose rows are read beside pg_dump, and what that writes before them."""
 
-    Not those that it writes in a way of its own, and none where a name could be mistaken for its words.
+    table: Relation
+    header: bytes
+
+
+def read_beside(snapshot: Snapshot, description: Description, pg_dump_version: str, *, sessions: int) -> list[Beside]:
+    """Return the tables whose rows so many sessions read beside pg_dump, in the order in which it writes tables.
+
+    Not those that it writes in a way of its own, and none where a name could be mistaken for its words.  Raises
+    psycopg's errors.
     """
     major = pg_dump_version.partition(".")[0]
     named = [text for each in description.objects for text in (each.identity, each.owner or "")]
@@ -77,7 +92,7 @@ def read_beside(snapshot: Snapshot, description: Description, pg_dump_version: s
             if above.hashes_enum:
                 return False
         text = "".join((relation.schema, relation.name, *relation.columns))
-        return relation.condition is None and (text.isascii() or is_utf8) and not {"\n", "\r"} & set(text)
+        return relation.condition is None and not {"\n", "\r"} & set(text)
 
     large = [
         relation
@@ -85,13 +100,14 @@ def read_beside(snapshot: Snapshot, description: Description, pg_dump_version: s
         if relation.kind == "r" and relation.columns and relation.total_bytes >= LEAST_BYTES and is_plain(relation)
     ]
     large.sort(key=lambda relation: relation.total_bytes, reverse=True)
-    return sorted(large[:MOST_TABLES], key=_name)
-
-
-def headers_of(snapshot: Snapshot, tables: Sequence[Relation]) -> dict[int, bytes]:
-    """Return what pg_dump writes before the rows of each of these tables, by its oid."""
-    found = snapshot.connection.execute(_HEADERS.encode(), ([table.oid for table in tables],))
-    return {oid: text.encode() for oid, text in cast("list[tuple[Any, Any]]", found.fetchall())}
+    chosen = sorted(large[: min(MOST_TABLES, MOST_LOCKS // sessions)], key=_name)
+    found = snapshot.connection.execute(_HEADERS.encode(), ([table.oid for table in chosen],)).fetchall()
+    headers = dict(cast("list[tuple[int, str]]", found))
+    for header in headers.values():
+        if header.count("\n") != _HEADER_LINES:  # what a name brings along would be a statement of its own
+            raise AssertionError(header)
+    # The names are in the dump's encoding, which may not be one of Python's.
+    return [Beside(table, headers[table.oid].encode()) for table in chosen if is_utf8 or headers[table.oid].isascii()]
 
 
 def _name(table: Relation) -> tuple[bytes, bytes]:
@@ -109,8 +125,7 @@ class Assembly:
         self,
         compressor: GzipWriter,
         data: TableData,
-        tables: Sequence[Relation],
-        headers: dict[int, bytes],
+        tables: Sequence[Beside],
         *,
         progress: Progress,
         check: Callable[[], None],
@@ -118,7 +133,6 @@ class Assembly:
         self.scanner = CopyScanner(self._at)
         self._compressor = compressor
         self._data = data
-        self._headers = headers
         self._progress, self._check = progress, check
         self._due = collections.deque(tables)
         self._made: set[tuple[bytes, bytes]] = set()
@@ -129,6 +143,7 @@ class Assembly:
     def take(self, chunk: bytes) -> None:
         """Take the next of pg_dump's bytes; raises what reading rows raises."""
         self._check()
+        self._data.check()
         self._held = self._held + chunk if self._held else chunk
         self.scanner.feed(chunk)
         self._pass_on(self.scanner.settled)
@@ -139,7 +154,7 @@ class Assembly:
         self.scanner.finish()
         if self._due:
             raise RecoveryError(
-                f"pg_dump's text has no place for the rows of {self._due[0].title}",
+                f"pg_dump's text has no place for the rows of {self._due[0].table.title}",
                 detail=f"{len(self._due)} tables are left, after {self._offset} bytes",
             )
         self._pass_on(self._offset + len(self._held))
@@ -150,7 +165,7 @@ class Assembly:
             self._made.add((entry.schema, entry.name))
         is_placed = False
         while self._due:
-            name = _name(self._due[0])
+            name = _name(self._due[0].table)
             if entry.kind == "TABLE DATA":
                 if name > (entry.schema, entry.name):
                     return
@@ -158,7 +173,7 @@ class Assembly:
                 return
             if name not in self._made:
                 raise RecoveryError(
-                    f"pg_dump's text has the rows of tables before it makes {self._due[0].title}",
+                    f"pg_dump's text has the rows of tables before it makes {self._due[0].table.title}",
                     detail=f"{entry.kind} {entry.name.decode('utf-8', 'replace')} at {entry.offset}",
                 )
             if not is_placed:
@@ -166,11 +181,10 @@ class Assembly:
                 is_placed = True
             self._insert(self._due.popleft())
 
-    def _insert(self, table: Relation) -> None:
-        header = self._headers[table.oid]
+    def _insert(self, beside: Beside) -> None:
+        table, header = beside.table, beside.header
         rows, begun = RowSum(), self._offset
-        for compressed, length in self._data.members(table, rows):
-            self._check()
+        for compressed, length in self._data.members(table, rows, self._check):
             self._compressor.add(compressed, length)
             self.scanner.shift(length)
             self._offset += length
@@ -183,6 +197,8 @@ class Assembly:
     def _pass_on(self, offset: int) -> None:
         """Compress what is held up to this offset in the whole."""
         count = offset - self._offset
+        if count < 0:
+            raise AssertionError(f"{-count} bytes too many were written")
         if count:
             self._compressor.write(self._held if count == len(self._held) else self._held[:count])
             self._held = self._held[count:]

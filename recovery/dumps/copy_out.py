@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Self
@@ -16,7 +17,8 @@ import psycopg
 from psycopg import sql
 
 from recovery.dumps import session
-from recovery.dumps.pipes import PIPE_BYTES, pass_on
+from recovery.dumps.pipes import PIPE_BYTES, pass_on, widen
+from recovery.errors import EnvironmentLacksError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,8 +28,19 @@ _END = rb"\."
 # psql's own quoting, in which a backslash is written as two.
 _SAY_END = b"\\echo '\\\\.'\n"
 
+# The rows that the heap holds, in its order, as COPY of a table reads them: an index may be broken, and others ask it.
+_HEAP_IN_ORDER = {
+    "enable_seqscan": "on",
+    "enable_indexscan": "off",
+    "enable_indexonlyscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_tidscan": "on",
+    "max_parallel_workers_per_gather": "0",
+}
+
 # With VERBOSITY=verbose the code stands behind the word for ERROR or FATAL, which is in the server's language.
 _CODE = re.compile(r"^(?:psql:[^\n]*?: )?[^\s:]+:\s+([0-9A-Z]{5}): ", re.MULTILINE)
+_NO_ERRORS = ("00", "01", "02")
 _POSITION = re.compile(r"^psql:<stdin>:\d+: ", re.MULTILINE)
 _LOCATION = re.compile(r"^LOCATION: .*\n?", re.MULTILINE)
 _MOST_COMPLAINT = 2000
@@ -45,10 +58,12 @@ class CopyOut:
 
         Raises EnvironmentLacksError where there is no psql; what keeps it from connecting is raised by `begin`.
         """
+        self._dsn = dsn
         environment, connection_string = session.client_environment(dsn)
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         self._process = subprocess.Popen(
             [
+                *_large_writes(),
                 str(session.client_programs(programs) / "psql"),
                 "--no-psqlrc",
                 "--quiet",
@@ -63,17 +78,19 @@ class CopyOut:
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             env=environment | {"PGCLIENTENCODING": "UTF8"},
-            pipesize=PIPE_BYTES,
         )
+        if self._process.stdout is not None:
+            widen(self._process.stdout)
         self._is_busy = self._is_cancelled = False
         self._lock_timeout_milliseconds = int(lock_timeout_seconds * 1000)
 
     def begin(self, snapshot: str) -> None:
         """Begin a read-only transaction that sees exactly what the exporting one sees.
 
-        Raises psycopg's error of the server's code, OperationalError where the server cannot be reached.
+        Raises psycopg's error of the server's code, EnvironmentLacksError where the server cannot be reached or lets
+        nobody in.
         """
-        lines = [_set(name, value) for name, value in session.FIXED_SETTINGS.items()]
+        lines = [_set(name, value) for name, value in {**session.FIXED_SETTINGS, **_HEAP_IN_ORDER}.items()]
         lines.append(_set("lock_timeout", str(self._lock_timeout_milliseconds)))
         lines.append(_set_if_known("transaction_timeout", "0"))
         check = "client_connection_check_interval"
@@ -83,7 +100,17 @@ class CopyOut:
         lines.append(b"\\set ON_ERROR_STOP on")
         lines.append(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;")
         lines.append(sql.SQL("SET TRANSACTION SNAPSHOT {};").format(sql.Literal(snapshot)).as_bytes())
-        self._run(b"\n".join(lines), lambda _: None)
+        try:
+            self._run(b"\n".join(lines), lambda _: None)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None:
+                raise
+            raise EnvironmentLacksError(
+                "the database cannot be connected to",
+                detail=f"{session.place_of(self._dsn)}: {error}",
+                hint="another session of this work could: the server may allow no more of them (max_connections,"
+                " CONNECTION LIMIT of role or database)",
+            ) from error
         self._complaints.seek(0)
         self._complaints.truncate()
 
@@ -91,6 +118,10 @@ class CopyOut:
         """Lock tables for reading (ACCESS SHARE); raises psycopg's LockNotAvailable where one is not granted."""
         lines = [sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE;").format(table).as_bytes() for table in tables]
         self._run(b"\n".join(lines), lambda _: None)
+
+    def touch(self) -> None:
+        """Give a sign of life: the server ends a transaction that gives none for long, and networks forget sessions."""
+        self._run(b"SELECT 1;", lambda _: None)
 
     def rows(self, query: sql.Composable, take: Callable[[bytes], None]) -> None:
         """Run a COPY ... TO STDOUT in the text format and hand on its rows, in pieces cut at their ends if possible.
@@ -147,14 +178,19 @@ class CopyOut:
             return psycopg.errors.QueryCanceled("the session was ended before its query was")
         self._complaints.seek(0)
         said = self._complaints.read(_MOST_COMPLAINT).decode("utf-8", "replace")
-        words = (
-            _POSITION.sub("", _LOCATION.sub("", _CODE.sub("", said, count=1))).strip()
-            or f"psql ended with exit code {code}"
-        )
-        if (found := _CODE.search(said)) is not None:
+        words = _POSITION.sub("", _LOCATION.sub("", _CODE.sub("", said))).strip() or f"psql ended with exit code {code}"
+        # The last, for what was tolerated came before; and no notice or warning.
+        codes = [code for code in _CODE.findall(said) if not code.startswith(_NO_ERRORS)]
+        if codes:
             with contextlib.suppress(KeyError):  # a code that psycopg does not know
-                return psycopg.errors.lookup(found.group(1))(words)
+                return psycopg.errors.lookup(codes[-1])(words)
         return psycopg.OperationalError(words)
+
+
+def _large_writes() -> list[str]:
+    """What makes a program write as much at once as the pipe holds; nothing on a machine without GNU's coreutils."""
+    program = shutil.which("stdbuf")
+    return [program, f"--output={PIPE_BYTES // 4}"] if program is not None else []
 
 
 def _set(name: str, value: str) -> bytes:

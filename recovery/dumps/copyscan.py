@@ -30,6 +30,7 @@ _INTERESTING = re.compile(rb"'|\"|\$|--|/\*|;|\\")
 # What pg_dump writes before each entry, between two lines that are empty comments. A name can hold anything but the
 # end of a line.
 _ENTRY = re.compile(rb" (Data for )?Name: (.*); Type: ([^;]+); Schema: (.*); Owner: (.*)\Z")
+_EMPTY_COMMENT = b"--\n"
 _LAST_LINE = b" PostgreSQL database dump complete"
 _DOLLAR_TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$")
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
@@ -101,6 +102,7 @@ class CopyScanner:
     def __init__(self, on_entry: Callable[[Entry], None] | None = None) -> None:
         self._on_entry = on_entry
         self._entry_offset: int | None = None  # of an empty comment, which may begin one
+        self._dashes: int | None = None  # the offset of the last comment
         self.blocks: list[Block] = []
         self.sequences: list[SequenceSetting] = []
         self.data_start: int | None = None
@@ -126,7 +128,10 @@ class CopyScanner:
     @property
     def settled(self) -> int:
         """The offset before which no entry begins that is not known yet."""
-        return self._entry_offset if self._entry_offset is not None else self._base
+        begun = self._dashes if self._state == "line" and self._dashes is not None else self._base
+        if self._entry_offset is not None and begun == self._entry_offset + len(_EMPTY_COMMENT):
+            return self._entry_offset
+        return begun
 
     def insert(self, block: Block, begin: int, end: int) -> None:
         """Note a block that is written before the entry that is told of; where its COPY begins and its data ends."""
@@ -258,7 +263,7 @@ class CopyScanner:
         if mark == b"--":
             # A comment between statements is no part of one.
             self._take(buffer, start, at)
-            self._state = "line"
+            self._state, self._dashes = "line", self._base + at
             return at + 2
         if mark == b"/*":
             self._take(buffer, start, at)
@@ -267,7 +272,7 @@ class CopyScanner:
         if mark == b"\\":
             if self._statement_start is None and not buffer[start:at].strip():
                 # A psql command such as \restrict: it ends with its line.
-                self._state = "line"
+                self._state, self._dashes = "line", None
                 return at + 1
             return self._take(buffer, start, at + 1)
         return self._dollar_sign(buffer, start, at)
@@ -318,27 +323,25 @@ class CopyScanner:
         end = buffer.find(b"\n", start)
         if end < 0:
             return None if len(buffer) - start < 64 * 1024 else len(buffer)
-        self._entry(buffer, start, end)
+        if self._dashes == self._base + start - 2:  # not the rest of a longer line
+            self._entry(self._dashes, buffer[start:end])
         if self.pg_dump_version is None and buffer.startswith(b" Dumped by pg_dump version ", start):
             self.pg_dump_version = buffer[start + 27 : end].decode("utf-8", "replace")
         self._state = "plain"
         return end + 1
 
-    def _entry(self, buffer: bytes, start: int, end: int) -> None:
-        """Look at a line that is a comment, without its dashes."""
+    def _entry(self, offset: int, comment: bytes) -> None:
+        """Look at a comment, without its dashes, which are at this offset."""
         begun, self._entry_offset = self._entry_offset, None
         if self._on_entry is None or self._statement_start is not None:
             return
-        if start == end:
-            self._entry_offset = self._base + start - 2
-        elif (
-            begun is not None and begun == self._base + start - 5
-        ):  # right behind it: two dashes, a line's end, two more
-            line = buffer[start:end]
-            if (found := _ENTRY.match(line)) is not None:
+        if not comment:
+            self._entry_offset = offset
+        elif begun is not None and offset == begun + len(_EMPTY_COMMENT):
+            if (found := _ENTRY.match(comment)) is not None:
                 _, name, kind, schema, _ = found.groups()
                 self._on_entry(Entry(begun, kind.decode("ascii", "replace"), schema, name))
-            elif line == _LAST_LINE:
+            elif comment == _LAST_LINE:
                 self._on_entry(Entry(begun, ""))
 
     def _block_comment(self, buffer: bytes, start: int) -> int | None:

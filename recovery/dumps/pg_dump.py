@@ -8,7 +8,7 @@ import tempfile
 from typing import IO, TYPE_CHECKING
 
 from recovery.dumps import session
-from recovery.dumps.pipes import PIPE_BYTES, pass_on
+from recovery.dumps.pipes import pass_on, widen
 from recovery.errors import EnvironmentLacksError, RecoveryError
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def run(
             stdout=subprocess.PIPE,
             stderr=complaints,
             env=environment,
-            pipesize=PIPE_BYTES,
         ) as process:
             try:
                 if process.stdout is not None:
+                    widen(process.stdout)
                     pass_on(process.stdout.fileno(), take)
                 code = process.wait()
             except BaseException:

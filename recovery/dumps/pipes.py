@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from recovery.dumps.gzip_writer import MEMBER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The pipe's capacity, the most that an unprivileged process may ask for.
+# A pipe's capacity, the most that an unprivileged process may ask for.
 PIPE_BYTES = 1024 * 1024
 
 # Client programs write 4 KiB at a time.  A reader that takes each as it comes wakes up a hundred thousand times per 500
@@ -19,6 +21,12 @@ PIPE_BYTES = 1024 * 1024
 _PAUSE_SECONDS = 0.002
 
 _NEWLINE = 0x0A
+
+
+def widen(pipe: IO[bytes]) -> None:
+    """Let a pipe hold as much as it may: of 64 such ones a user has no more on Linux, and elsewhere there are none."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def pass_on(pipe: int, take: Callable[[bytes], None], *, until: bytes | None = None) -> bool:

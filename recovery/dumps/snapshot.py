@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # The session that holds the snapshot is idle while others work in it.  A NAT gateway drops a connection that is silent
 # for 350 s, and the server one that is for session.ABANDONED_AFTER.
-_SIGN_OF_LIFE_SECONDS = 60.0
+SIGN_OF_LIFE_SECONDS = 60.0
 
 _ATTEMPTS = 10
 _LOCKED_AT_ONCE = 200
@@ -78,7 +78,7 @@ class Snapshot:
     def _keep(self) -> None:
         # It goes on after an error: one of a failed transaction is a sign of life too, and a lost session is found by
         # whoever uses it next.
-        while not self._ended.wait(_SIGN_OF_LIFE_SECONDS):
+        while not self._ended.wait(SIGN_OF_LIFE_SECONDS):
             self.still_open()
 
     def still_open(self) -> bool:

@@ -16,10 +16,12 @@ from recovery.dumps.copy_out import CopyOut
 from recovery.dumps.gzip_writer import compressed_member
 from recovery.dumps.pieces import Piece, cut
 from recovery.dumps.rowsum import RowSum
+from recovery.dumps.session import LOCK_TIMEOUT_SECONDS
+from recovery.dumps.snapshot import SIGN_OF_LIFE_SECONDS
 from recovery.errors import RecoveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from recovery.dumps.relations import Relation
     from recovery.dumps.snapshot import Snapshot
@@ -30,6 +32,8 @@ AT_ONCE_BYTES = 48 * 1024 * 1024
 LEAST_PIECE_BYTES = 2 * 1024 * 1024
 # Of compressed members, whatever they are of: one page of pointers to large values may be gigabytes of text.
 MOST_WAITING_BYTES = 32 * 1024 * 1024
+# How often who waits for rows looks whether something else has failed.
+_CHECK_SECONDS = 1.0
 # What follows a table's rows in a dump.
 FOOTER = b"\\.\n\n\n"
 
@@ -47,27 +51,26 @@ class _Lane:
 class TableData:
     """A context in which :meth:`members` is called for every table, in the order they were given in.
 
-    `headers` is the text before the rows of each, by its oid.
+    `headers` maps every table to the text before its rows.
     """
 
-    def __init__(  # all of them are what is read
+    def __init__(
         self,
         dsn: str,
         snapshot: Snapshot,
-        tables: Sequence[Relation],
+        headers: Mapping[Relation, bytes],
         *,
-        headers: dict[int, bytes],
         encoding: str,
-        jobs: int,
+        sessions: int,
+        lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
     ) -> None:
         self._snapshot = snapshot.identifier
-        self._tables = tables
         self._headers = headers
         self._encoding = encoding
-        piece_bytes = max(LEAST_PIECE_BYTES, AT_ONCE_BYTES // jobs)
-        self._pieces = (piece for table in tables for piece in cut(table, snapshot.major, piece_bytes))
+        piece_bytes = max(LEAST_PIECE_BYTES, AT_ONCE_BYTES // sessions)
+        self._pieces = (piece for table in headers for piece in cut(table, snapshot.major, piece_bytes))
         # Those that are read now, and as many that are read and wait.
-        self._most_lanes = 2 * jobs
+        self._most_lanes = 2 * sessions
         self._lanes: collections.deque[_Lane] = collections.deque()  # in order, from the one that is written
         self._waiting_bytes = 0
         self._changed = threading.Condition()
@@ -76,18 +79,22 @@ class TableData:
         self._numbers = itertools.count()
         self._sessions: list[CopyOut] = []
         try:
-            for _ in range(jobs if tables else 0):
-                self._sessions.append(CopyOut(dsn, snapshot.major))
+            for _ in range(sessions if headers else 0):
+                self._sessions.append(CopyOut(dsn, snapshot.major, lock_timeout_seconds=lock_timeout_seconds))
         except BaseException:
             self._close()
             raise
-        self._threads = [
-            threading.Thread(target=self._work, args=(session,), name="table-data") for session in self._sessions
-        ]
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        try:
+            for session in self._sessions:
+                thread = threading.Thread(target=self._work, args=(session,), name="table-data")
+                thread.start()
+                self._threads.append(thread)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -106,19 +113,18 @@ class TableData:
         for session in self._sessions:
             session.close()
 
-    def members(self, table: Relation, into: RowSum) -> Iterator[tuple[bytes, int]]:
+    def members(self, table: Relation, into: RowSum, check: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
         """Yield the gzip members of a table's part of the dump, each with the length of its text; sum up its rows.
 
+        `check` is called now and then, also while nothing comes, and may raise what ends the work.
         Raises psycopg's error of the server's code when rows cannot be read.
         """
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._lanes or self._failures)
-                self._refuse_failure()
-                lane = self._lanes[0]
+            self._await(lambda: bool(self._lanes), check)
+            lane = self._lanes[0]
             if lane.piece.relation.oid != table.oid:
                 raise AssertionError(f"{lane.piece.relation.title} comes before {table.title}")
-            while (member := self._next_of(lane)) is not None:
+            while (member := self._next_of(lane, check)) is not None:
                 yield member
             into.merge(lane.sum)
             with self._changed:
@@ -127,10 +133,14 @@ class TableData:
             if lane.piece.end_block is None:
                 return
 
-    def _next_of(self, lane: _Lane) -> tuple[bytes, int] | None:
+    def check(self) -> None:
+        """Raise what a session failed by: the cause, not what followed from it."""
+        if self._failures:
+            raise self._failures[0]
+
+    def _next_of(self, lane: _Lane, check: Callable[[], None]) -> tuple[bytes, int] | None:
+        self._await(lambda: bool(lane.members) or lane.ended, check)
         with self._changed:
-            self._changed.wait_for(lambda: lane.members or lane.ended or self._failures)
-            self._refuse_failure()
             if not lane.members:
                 return None
             member = lane.members.popleft()
@@ -138,17 +148,21 @@ class TableData:
             self._changed.notify_all()
             return member
 
-    def _refuse_failure(self) -> None:
-        """Raise what a worker failed by: the cause, not what followed from it."""
-        if self._failures:
-            raise self._failures[0]
+    def _await(self, done: Callable[[], bool], check: Callable[[], None]) -> None:
+        """Wait for the sessions, which alone make it so; only who takes what they read makes it otherwise."""
+        is_done = False
+        while not is_done:
+            check()
+            with self._changed:
+                is_done = self._changed.wait_for(lambda: done() or bool(self._failures), _CHECK_SECONDS)
+                self.check()
 
     def _work(self, session: CopyOut) -> None:
         try:
             session.begin(self._snapshot)
             # Now: behind a migration that waits for the snapshot's locks, no lock would be granted later.
-            session.lock(table.identifier for table in self._tables)
-            while (lane := self._claim()) is not None:
+            session.lock(table.identifier for table in self._headers)
+            while (lane := self._claim(session)) is not None:
                 self._read(session, lane)
         except BaseException as error:  # noqa: BLE001  # raised by who takes the members
             with self._changed:
@@ -157,22 +171,26 @@ class TableData:
                 self._stopped = True
                 self._changed.notify_all()
 
-    def _claim(self) -> _Lane | None:
+    def _claim(self, session: CopyOut) -> _Lane | None:
         """Take the next piece, as soon as there is room for what it comes to; None when there is no more to do."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._lanes) < self._most_lanes or self._stopped)
-            piece = next(self._pieces, None)
-            if piece is None or self._stopped:
-                return None
-            lane = _Lane(piece)
-            self._lanes.append(lane)
-            self._changed.notify_all()
-            return lane
+        while True:
+            with self._changed:
+                if self._changed.wait_for(
+                    lambda: len(self._lanes) < self._most_lanes or self._stopped, SIGN_OF_LIFE_SECONDS
+                ):
+                    piece = next(self._pieces, None) if not self._stopped else None
+                    if piece is None:
+                        return None
+                    lane = _Lane(piece)
+                    self._lanes.append(lane)
+                    self._changed.notify_all()
+                    return lane
+            session.touch()
 
     def _read(self, session: CopyOut, lane: _Lane) -> None:
         relation = lane.piece.relation
         # Text waits for what comes after it, so that header and footer are in a member with rows.
-        waiting = self._headers[relation.oid] if lane.piece.first_block is None else b""
+        waiting = self._headers[relation] if lane.piece.first_block is None else b""
         begun = False
 
         def take(text: bytes) -> None:

@@ -34,6 +34,11 @@ class Worker(Protocol):
 
 AnyWorker = TypeVar("AnyWorker", bound=Worker)
 
+
+class _StoppedError(RecoveryError):
+    """Says that work was given up, and not why."""
+
+
 # How soon a stop reaches a query that runs, and how soon it is tried again: one that was just about to begin is missed.
 _WATCH_SECONDS = 0.5
 
@@ -132,7 +137,7 @@ def share_out(
     failures = [error for error in (future.exception() for future in futures) if error is not None]
     if failures:
         # The first real cause, not the cancellations that followed it.
-        raise min(failures, key=lambda error: isinstance(error, RecoveryError))
+        raise min(failures, key=lambda error: isinstance(error, _StoppedError))
 
 
 def _watch(workers: Sequence[Worker], stop: threading.Event, over: threading.Event) -> None:
@@ -144,4 +149,4 @@ def _watch(workers: Sequence[Worker], stop: threading.Event, over: threading.Eve
 
 
 def _say_stopped() -> NoReturn:
-    raise RecoveryError("the work was stopped before it was done")
+    raise _StoppedError("the work was stopped before it was done")

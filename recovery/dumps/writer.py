@@ -45,7 +45,8 @@ class Options:
     """How a backup is taken; the defaults are right for production.
 
     `rehearsal` is the id of a drill or of any other exercise: its backup goes under drills/<id>/, wherever it goes, is
-    not locked and is never `latest`.  `jobs` is how many sessions of the server are busy at once.
+    not locked and is never `latest`.  `jobs` is how many sessions that read rows are busy at once; as many check keys
+    beside them.
     """
 
     jobs: int = 2
@@ -192,8 +193,9 @@ def _write_dump(
         )
     description = describe.describe(snapshot.connection, lock_timeout_seconds=options.lock_timeout_seconds)
     encoding = description.database_state.encoding
-    beside = assembly.read_beside(snapshot, description, pg_dump_version)
-    headers = assembly.headers_of(snapshot, beside)
+    sessions = options.jobs + _MORE_FOR_ROWS
+    with explained("the database could not be described", lock_timeout_seconds=options.lock_timeout_seconds):
+        beside = assembly.read_beside(snapshot, description, pg_dump_version, sessions=sessions)
     stop = threading.Event()
     digest = hashlib.sha256()
     with contextlib.ExitStack() as stack:
@@ -211,7 +213,14 @@ def _write_dump(
         stack.callback(stop.set)
         stack.enter_context(explained("the rows of a table could not be read"))
         data = stack.enter_context(
-            TableData(dsn, snapshot, beside, headers=headers, encoding=encoding, jobs=options.jobs + _MORE_FOR_ROWS)
+            TableData(
+                dsn,
+                snapshot,
+                {each.table: each.header for each in beside},
+                encoding=encoding,
+                sessions=sessions,
+                lock_timeout_seconds=options.lock_timeout_seconds,
+            )
         )
         compressor = stack.enter_context(GzipWriter(write))
         facts = pool.submit(_read_facts, dsn, snapshot, options, progress, stop)
@@ -220,7 +229,7 @@ def _write_dump(
             if facts.done() and facts.exception() is not None:
                 facts.result()
 
-        dump = assembly.Assembly(compressor, data, beside, headers, progress=progress, check=check)
+        dump = assembly.Assembly(compressor, data, beside, progress=progress, check=check)
         scanner = dump.scanner
         pg_dump.run(
             dsn,
@@ -229,7 +238,7 @@ def _write_dump(
             dump.take,
             encoding=encoding,
             lock_timeout_seconds=options.lock_timeout_seconds,
-            without_rows=[(table.schema, table.name) for table in beside],
+            without_rows=[(each.table.schema, each.table.name) for each in beside],
         )
         dump.finish()
         progress(ProgressEvent("dump", scanner.position, scanner.position, "bytes", "written"))

@@ -147,7 +147,7 @@ def _definitions(
             f"all {len(then)} objects are there; their definitions were not compared, since another version of this"
             f" tool put them into words ({original.objects_recipe or 'before they had a name'})"
         )
-        return Outcome.PASS, reason, evidence
+        return Outcome.NOT_RUN, reason, evidence
     if same_major:
         return Outcome.PASS, f"all {len(then)} objects are defined as in the original", evidence
     return (
@@ -206,9 +206,8 @@ def _lost_of_objects(
         title = f"{then.kind} {then.identity}"
         if then.owner is not None and then.owner not in assumable and (here is None or here.owner != then.owner):
             yield then.owner, 1, title
-        elif then.kind == _DEFAULTS and (here is None or here.fingerprint != then.fingerprint):
-            if comparable:
-                yield None, 1, f"{title}: not what they were"
+        elif then.kind == _DEFAULTS and (here is None or (comparable and here.fingerprint != then.fingerprint)):
+            yield None, 1, f"{title}: not what they were"
         elif here is not None and then.owner != here.owner:
             yield None, 1, f"{title}: owned by {here.owner}, was {then.owner}"
         if here is None:

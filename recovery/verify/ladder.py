@@ -120,6 +120,7 @@ class _Ladder:
         self._progress = progress
         self._contents: dict[tuple[str, str], Content] | None = None
         self._known_objects: tuple[SchemaObject, ...] | None = None
+        self._without_checksums: str | None = None  # why
         self._rungs: list[Rung] = []
 
     def climb(self) -> list[Rung]:
@@ -206,6 +207,12 @@ class _Ladder:
             )
         told = [content.checksum for content in (expected or {}).values() if content.checksum is not None]
         wanted = self._checks.checksums and any(each.startswith(f"{RECIPE}:") for each in told)
+        if wanted:
+            try:
+                session.client_programs(snapshot.major)
+            except EnvironmentLacksError as error:
+                self._without_checksums = error.message
+                wanted = False
         self._contents = checksum.measure(
             self._dsn,
             snapshot,
@@ -230,6 +237,8 @@ class _Ladder:
     def _content(self, snapshot: Snapshot) -> Answer:
         if not self._checks.checksums:
             return Outcome.NOT_RUN, "content checksums were not asked for", {}
+        if self._without_checksums is not None:
+            return Outcome.NOT_RUN, f"rows are read by psql: {self._without_checksums}", {}
         unsettled: set[tuple[str, str]] = set()
         if not self._original.settings_known:
             with snapshot.connection.transaction():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ from recovery.dumps import assembly, table_data
 from recovery.dumps.catalogue import list_local_backups
 from recovery.dumps.copy_out import CopyOut
 from recovery.dumps.copyscan import CopyScanner
+from recovery.dumps.gzip_writer import GzipWriter
+from recovery.dumps.relations import Relation
 from recovery.dumps.reread import reread_backup
+from recovery.dumps.rowsum import RowSum
 from recovery.dumps.table_data import TableData
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import EnvironmentLacksError, RecoveryError
@@ -155,36 +160,171 @@ def test_rows_that_cannot_be_read_end_the_backup_with_the_servers_words(database
     assert list_local_backups(tmp_path) == []
 
 
-class DeadSession(CopyOut):
-    """One whose server ends it at the second piece."""
-
-    begun = 0
-
-    def rows(self, *arguments: Any) -> None:
-        DeadSession.begun += 1
-        if DeadSession.begun == 2:
-            with psycopg.connect(dsn_of_dead[0], autocommit=True) as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE application_name = 'agentverse-recovery' AND backend_xmin IS NOT NULL"
-                    " AND query LIKE 'LOCK TABLE%' OR query LIKE 'COPY (%'"
-                )
-        super().rows(*arguments)
-
-
-dsn_of_dead: list[str] = []
-
-
 def test_sessions_that_the_server_ends_end_the_backup(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(database, SPREAD)
-    dsn_of_dead[:] = [database]
-    monkeypatch.setattr(table_data, "CopyOut", DeadSession)
+    begun = itertools.count()
+
+    class Dying(CopyOut):
+        def rows(self, *arguments: Any) -> None:
+            if next(begun) == 1:
+                fill(
+                    database,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name = 'agentverse-recovery'"
+                    " AND (query LIKE 'LOCK TABLE ONLY%ACCESS SHARE MODE;' OR query LIKE 'COPY (%')",
+                )
+            super().rows(*arguments)
+
+    monkeypatch.setattr(table_data, "CopyOut", Dying)
     with pytest.raises(EnvironmentLacksError, match="connection to the database was lost"):
         take_backup(database, local_dir=tmp_path)
     assert list_local_backups(tmp_path) == []
     assert list(tmp_path.glob(".*.partial")) == []
+
+
+def test_sessions_that_wait_for_the_writer_give_signs_of_life(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database, SPREAD)
+
+    class Impatient(CopyOut):
+        def begin(self, snapshot: str) -> None:
+            super().begin(snapshot)
+            self._run(b"SET idle_in_transaction_session_timeout = '1s';", lambda _: None)
+
+    slow = itertools.count()
+    add = GzipWriter.add
+
+    def slowly(self: GzipWriter, compressed: bytes, length: int) -> None:
+        if next(slow) == 0:
+            time.sleep(3)
+        add(self, compressed, length)
+
+    monkeypatch.setattr(table_data, "CopyOut", Impatient)
+    monkeypatch.setattr(GzipWriter, "add", slowly)
+    monkeypatch.setattr(table_data, "SIGN_OF_LIFE_SECONDS", 0.2)
+    assert take_backup(database, local_dir=tmp_path / "alive").sealed
+    slow = itertools.count()
+    monkeypatch.setattr(table_data, "SIGN_OF_LIFE_SECONDS", 60)
+    with pytest.raises(RecoveryError):
+        take_backup(database, local_dir=tmp_path / "silent")
+
+
+def test_rows_come_as_the_heap_has_them_whatever_indexes_and_costs_say(
+    database: str, programs: Any, tmp_path: Path
+) -> None:
+    fill(database, "CREATE TABLE t AS SELECT (n * 7919) % 20011 AS n FROM generate_series(1, 20000) n")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE INDEX ON t (n)")
+        connection.execute("VACUUM ANALYZE t")
+        name = connection.info.dbname
+        for setting in ("enable_seqscan = off", "parallel_setup_cost = 0", "parallel_tuple_cost = 0",
+                        "min_parallel_table_scan_size = 0", "enable_tidscan = off"):  # fmt: skip
+            connection.execute(f"ALTER DATABASE {name} SET {setting}".encode())
+    _, text = backup_of(database, tmp_path)
+    assert without_keys(text) == without_keys(programs.pg_dump(database))
+
+
+def test_an_owner_with_a_line_of_its_own_says_nothing_to_who_restores(
+    database: str, programs: Any, tmp_path: Path
+) -> None:
+    fill(database, f'CREATE ROLE "x\nSELECT 1/0;--\r"; {SPREAD}; ALTER TABLE t OWNER TO "x\nSELECT 1/0;--\r"')
+    try:
+        _, text = backup_of(database, tmp_path)
+        assert without_keys(text) == without_keys(programs.pg_dump(database))
+    finally:
+        fill(database, 'DROP TABLE t; DROP ROLE "x\nSELECT 1/0;--\r"')
+
+
+class Joined:
+    """What would be compressed, put together."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+    def write(self, data: bytes) -> None:
+        self.text += data
+
+    def add(self, compressed: bytes, length: int) -> None:
+        assert len(compressed) == length
+        self.text += compressed
+
+    def finish(self) -> None:
+        pass
+
+
+class Rows:
+    """Rows that are there at once."""
+
+    def check(self) -> None:
+        pass
+
+    def members(self, table: Relation, into: Any, check: Callable[[], None]) -> Iterator[tuple[bytes, int]]:
+        check()
+        into.merge(RowSum(1))
+        text = f"COPY {table.name};\n1\n\\.\n\n\n".encode()
+        yield text, len(text)
+
+
+def relation(name: str) -> Relation:
+    return Relation(
+        oid=1,
+        schema="public",
+        name=name,
+        kind="r",
+        condition=None,
+        hidden_rows=False,
+        readable=True,
+        is_heap=True,
+        columns=("a",),
+        parent=None,
+        hashes_enum=False,
+    )
+
+
+@pytest.mark.parametrize("size", [*range(1, 140, 3), 1000, 100_000])
+def test_wherever_pg_dumps_text_is_cut_the_rows_stand_in_their_places(size: int) -> None:
+    decoy = "--\n-- Name: x; Type: INDEX; Schema: s; Owner: o\n"
+    entries = [
+        ("TABLE", "t", "CREATE TABLE public.t (a int);\n\n\n"),
+        (
+            "FUNCTION",
+            "f()",
+            f"CREATE FUNCTION public.f() AS $$\n{decoy}$$;\n\n",
+        ),
+        (
+            "TABLE",
+            "u",
+            f"CREATE TABLE public.u (a text DEFAULT '{decoy}');\n\n",
+        ),
+        (
+            "TABLE DATA",
+            "s",
+            f"COPY public.s (a) FROM stdin;\n{decoy}\\.\n\n\n",
+        ),
+        ("BLOBS", "BLOBS", "SELECT pg_catalog.lowrite(0, '\\x00');\n" * 2000),
+        ("INDEX", "i", "CREATE INDEX i ON public.t USING btree (a);\n\n\n"),
+    ]
+    begin, end = "--\n-- PostgreSQL database dump\n--\n\n", "--\n-- PostgreSQL database dump complete\n--\n\n"
+    label = "--\n-- {}Name: {}; Type: {}; Schema: public; Owner: o\n--\n\n"
+    parts = [label.format("Data for " * (kind == "TABLE DATA"), name, kind) + text for kind, name, text in entries]
+    rows = {name: f"COPY {name};\n1\n\\.\n\n\n" for name in "tu"}
+    expected = begin + "".join(parts[:4]) + rows["t"] + rows["u"] + "".join(parts[4:]) + end
+    text = (begin + "".join(parts) + end).encode()
+    joined: Any = Joined()
+    rows_of: Any = Rows()
+    beside = [assembly.Beside(relation(name), b"\nCOPY ") for name in "tu"]
+    dump = assembly.Assembly(joined, rows_of, beside, progress=lambda _: None, check=lambda: None)
+    held = 0
+    for start in range(0, len(text), size):
+        dump.take(text[start : start + size])
+        held = max(held, len(dump._held))
+    dump.finish()
+    assert joined.text.decode() == expected
+    assert held < 200 + size
+    assert dump.scanner.position == len(joined.text)
 
 
 def test_a_reader_that_is_slow_bounds_what_waits_in_memory(
@@ -195,9 +335,9 @@ def test_a_reader_that_is_slow_bounds_what_waits_in_memory(
     most = 0
     give = TableData._next_of
 
-    def watched(self: TableData, lane: Any) -> Any:
+    def watched(self: TableData, lane: Any, check: Any) -> Any:
         nonlocal most
-        member = give(self, lane)
+        member = give(self, lane, check)
         most = max(most, sum(len(data) for each in self._lanes for data, _ in each.members))
         return member
 
@@ -208,10 +348,11 @@ def test_a_reader_that_is_slow_bounds_what_waits_in_memory(
     assert backup.size > 10 * most
 
 
+@pytest.mark.parametrize("limit", ["MOST_TABLES", "MOST_LOCKS"])
 def test_many_tables_leave_some_to_pg_dump(
-    database: str, programs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, programs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(assembly, "MOST_TABLES", 3)
+    monkeypatch.setattr(assembly, limit, 3 * (4 if limit == "MOST_LOCKS" else 1))
     fill(database, ";".join(f"CREATE TABLE t{n} AS SELECT generate_series(1, {n}00) AS n" for n in range(1, 9)))
     _, text = backup_of(database, tmp_path)
     assert without_keys(text) == without_keys(programs.pg_dump(database))

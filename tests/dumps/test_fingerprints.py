@@ -156,7 +156,7 @@ def test_definitions_that_another_version_put_into_words_are_not_compared_and_ob
         with psycopg.connect(copy, autocommit=True) as connection:
             connection.execute("CREATE OR REPLACE VIEW zoo.plain_view AS SELECT 2 AS x")
             found = verify(copy, manifest=other).rung("schema")
-            assert found.outcome is Outcome.PASS, found
+            assert found.outcome is Outcome.NOT_RUN, found
             assert "their definitions were not compared" in found.reason
             connection.execute("DROP VIEW zoo.plain_view")
             assert verify(copy, manifest=other).rung("schema").outcome is Outcome.FAIL

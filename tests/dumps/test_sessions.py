@@ -62,7 +62,7 @@ def test_a_snapshot_outlasts_silence_while_its_client_lives_and_not_when_it_is_g
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "FIXED_SETTINGS", {**session.FIXED_SETTINGS, IDLE_LIMIT: "1s"})
-    monkeypatch.setattr(snapshot, "_SIGN_OF_LIFE_SECONDS", 0.2)
+    monkeypatch.setattr(snapshot, "SIGN_OF_LIFE_SECONDS", 0.2)
     with take_snapshot(database) as kept:
         time.sleep(2)
         assert kept.still_open()

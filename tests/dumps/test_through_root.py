@@ -128,3 +128,22 @@ def test_partitions_with_another_order_of_columns_have_rows_but_no_checksum(
     restore(str(backup.path), target, manifest=backup.manifest)
     found = outcomes(target, manifest=backup.manifest)
     assert (found["rows"], found["content"]) == (Outcome.PASS, Outcome.NOT_RUN)
+
+
+def test_text_that_depends_on_the_dumping_session_is_unproven_under_the_root_as_well(
+    make_database: Callable[..., str], programs: Any, tmp_path: Path
+) -> None:
+    source, target = make_database(), make_database()
+    fill(
+        source,
+        "CREATE TABLE times (t timestamptz) PARTITION BY RANGE (t); CREATE TABLE all_times PARTITION OF times DEFAULT;"
+        " INSERT INTO times SELECT now() - n * interval '1 h' FROM generate_series(1, 50) n",
+    )
+    path = tmp_path / "dump.sql"
+    abroad = psycopg.conninfo.make_conninfo(source, options="-c timezone=Asia/Kolkata")
+    path.write_bytes(programs.pg_dump(abroad, "--load-via-partition-root"))
+    with open_dump(str(path)) as dump:
+        facts = check(dump, sums=True).facts
+    restore(str(path), target)
+    found = outcomes(target, facts=facts)
+    assert (found["rows"], found["content"]) == (Outcome.PASS, Outcome.NOT_RUN)

@@ -13,12 +13,12 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from machine.programs import postgresql_client_folder
-from recovery.dumps import foreign_keys
+from recovery.dumps import foreign_keys, session
 from recovery.dumps.catalogue import Backup
 from recovery.dumps.facts import DumpFacts
 from recovery.dumps.manifest import Manifest
 from recovery.dumps.writer import take_backup
-from recovery.errors import UsageError
+from recovery.errors import EnvironmentLacksError, UsageError
 from recovery.restore import restore
 from recovery.verify import RUNG_NAMES, Checks, Outcome, SampleQuery, Verification, verify
 
@@ -69,6 +69,24 @@ def test_a_true_copy_passes_every_rung_that_can_be_climbed(pair: tuple[Backup, s
     assert {name for name, outcome in outcomes(found).items() if outcome != "PASS"} <= {"indexes"}
     assert found.verdict == "PASS"
     assert found.recovery_point == backup.created_at
+
+
+def test_without_psql_rows_are_counted_and_the_content_is_not_run(
+    pair: tuple[Backup, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup, target = pair
+
+    def none(major: int) -> Path:
+        raise EnvironmentLacksError(f"this machine has no psql of {major}")
+
+    monkeypatch.setattr(session, "client_programs", none)
+    found = verify(target, manifest=backup.manifest)
+    assert found.rung("rows").outcome is Outcome.PASS
+    assert (found.rung("content").outcome, found.verdict) == (Outcome.NOT_RUN, "PASS")
+    assert "this machine has no psql of 16" in found.rung("content").reason
+    with psycopg.connect(target, autocommit=True) as connection:
+        connection.execute("DELETE FROM app.child")
+    assert verify(target, manifest=backup.manifest).rung("rows").outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Self
@@ -17,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from recovery.dumps import session
-from recovery.dumps.pipes import PIPE_BYTES, pass_on, widen
+from recovery.dumps.pipes import pass_on, widen
 from recovery.errors import EnvironmentLacksError
 
 if TYPE_CHECKING:
@@ -63,7 +62,6 @@ class CopyOut:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         self._process = subprocess.Popen(
             [
-                *_large_writes(),
                 str(session.client_programs(programs) / "psql"),
                 "--no-psqlrc",
                 "--quiet",
@@ -185,12 +183,6 @@ class CopyOut:
             with contextlib.suppress(KeyError):  # a code that psycopg does not know
                 return psycopg.errors.lookup(codes[-1])(words)
         return psycopg.OperationalError(words)
-
-
-def _large_writes() -> list[str]:
-    """What makes a program write as much at once as the pipe holds; nothing on a machine without GNU's coreutils."""
-    program = shutil.which("stdbuf")
-    return [program, f"--output={PIPE_BYTES // 4}"] if program is not None else []
 
 
 def _set(name: str, value: str) -> bytes:

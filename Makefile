@@ -17,9 +17,12 @@ drill: setup  ## the quarterly drill on the embedded cloud, from a seeded produc
 	@$(BIN)/python -m examples.agentverse drill
 
 # In the order of their folders the long files come early, so that neither process waits for the other's last one.
+# Types are checked beside the tests: from cold that takes one processor two minutes.
 test: setup  ## every test
-	@$(BIN)/python tools/checks.py lint types
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python tools/checks.py lint
+	@$(BIN)/python tools/checks.py types & types=$$!; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$types && exit $$tests
 
 check: setup  ## the fast lane: lint, types, the quick tests; about a minute
 	@$(BIN)/python tools/checks.py lint types

@@ -76,8 +76,7 @@ def backup_of(dsn: str, folder: Path, jobs: int = 3) -> tuple[Any, bytes]:
     return backup, gzip.decompress(backup.path.read_bytes())
 
 
-@pytest.mark.parametrize("jobs", [1, 4])
-@pytest.mark.parametrize("major", [15, 16, 18])
+@pytest.mark.parametrize(("major", "jobs"), [(15, 1), (16, 4), (18, 2)])
 def test_a_backup_of_every_kind_of_object_is_byte_for_byte_what_pg_dump_writes(
     make: Callable[[int], Callable[..., str]], programs: Any, tmp_path: Path, major: int, jobs: int
 ) -> None:
@@ -127,7 +126,7 @@ def test_names_that_look_like_what_pg_dump_says_mislead_nobody(
 
 
 def test_a_table_that_is_written_to_meanwhile_is_dumped_as_the_snapshot_shows_it(database: str, tmp_path: Path) -> None:
-    fill(database, SPREAD)
+    fill(database, SPREAD.replace("20000", "2000"))
     ended = threading.Event()
 
     def write() -> None:
@@ -284,7 +283,7 @@ def relation(name: str) -> Relation:
     )
 
 
-@pytest.mark.parametrize("size", [*range(1, 140, 3), 1000, 100_000])
+@pytest.mark.parametrize("size", [*range(1, 40), 100, 1000, 100_000])
 def test_wherever_pg_dumps_text_is_cut_the_rows_stand_in_their_places(size: int) -> None:
     decoy = "--\n-- Name: x; Type: INDEX; Schema: s; Owner: o\n"
     entries = [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from recovery.dumps import checksum, session
+from recovery.dumps.copy_out import CopyOut
 from recovery.dumps.rowsum import Content, RowSum
 from recovery.dumps.snapshot import take_snapshot
 from recovery.dumps.workers import in_snapshot
@@ -129,6 +130,7 @@ def test_a_migration_waiting_for_the_snapshot_is_not_waited_for_in_turn(
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (x int)")
     monkeypatch.setattr(session.connect, "__kwdefaults__", {"read_only": True, "lock_timeout_seconds": 0.3})
+    monkeypatch.setattr(CopyOut.__init__, "__kwdefaults__", {"lock_timeout_seconds": 0.3})
 
     def migrate() -> None:
         with psycopg.connect(database, autocommit=True) as connection:
@@ -144,7 +146,8 @@ def test_a_migration_waiting_for_the_snapshot_is_not_waited_for_in_turn(
             migration.start()
             while watcher.execute(waiting, (snapshot.database,)).fetchone() != (1,):
                 pass
-            with pytest.raises(psycopg.errors.LockNotAvailable):
-                checksum.measure(database, snapshot, snapshot.relations, jobs=2)
+            for checksums in (True, False):
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    checksum.measure(database, snapshot, snapshot.relations, jobs=2, checksums=checksums)
     finally:
         migration.join()

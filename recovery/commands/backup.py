@@ -45,7 +45,7 @@ def take(
         bool,
         typer.Option("--password-hashes", help="The roles' password hashes go along; only a superuser may read them."),
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=64, help="Sessions that read at once.")] = 2,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=64, help="Sessions that read rows at once.")] = 2,
 ) -> None:
     """Take a backup now: dump and manifest, local copy, upload, `latest` moved last.
 

@@ -7,17 +7,17 @@ the rows of the larger tables, and these are put where it would have written the
 from __future__ import annotations
 
 import collections
-import dataclasses
 from typing import TYPE_CHECKING, cast
 
 from recovery.dumps.copyscan import Block, CopyScanner, Entry
+from recovery.dumps.relations import DUMPED
 from recovery.dumps.rowsum import RowSum
 from recovery.dumps.table_data import FOOTER, TableData
 from recovery.errors import RecoveryError
 from recovery.progress import ProgressEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
     from recovery.dumps.describe import Description
     from recovery.dumps.gzip_writer import GzipWriter
@@ -49,7 +49,7 @@ _AFTER_DEFINITIONS = frozenset(
 
 _REPORT_BYTES = 32 * 1024 * 1024
 
-_HEADERS = """
+_HEADERS = f"""
 SELECT c.oid::pg_catalog.int8,
        pg_catalog.format(E'--\\n-- Data for Name: %%s; Type: TABLE DATA; Schema: %%s; Owner: %%s\\n--\\n\\n'
                          'COPY %%I.%%I (%%s) FROM stdin;\\n',
@@ -58,30 +58,24 @@ SELECT c.oid::pg_catalog.int8,
                          n.nspname, c.relname,
                          (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum)
                             FROM pg_catalog.pg_attribute a
-                           WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''))
+                           WHERE a.attrelid = c.oid AND {DUMPED}))
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid = ANY (%s::pg_catalog.oid[])
-"""
+"""  # noqa: S608  # made of the constant of another module
 
 
-@dataclasses.dataclass(frozen=True)
-class Beside:
-    """A table whose rows are read beside pg_dump, and what that writes before them."""
+def read_beside(
+    snapshot: Snapshot, description: Description, pg_dump_version: str, *, sessions: int
+) -> dict[Relation, bytes]:
+    """Return the tables whose rows so many sessions read beside pg_dump, each with what pg_dump writes before them.
 
-    table: Relation
-    header: bytes
-
-
-def read_beside(snapshot: Snapshot, description: Description, pg_dump_version: str, *, sessions: int) -> list[Beside]:
-    """Return the tables whose rows so many sessions read beside pg_dump, in the order in which it writes tables.
-
-    Not those that it writes in a way of its own, and none where a name could be mistaken for its words.  Raises
-    psycopg's errors.
+    They come in the order in which it writes tables: not those that it writes in a way of its own, and none where a
+    name could be mistaken for its words.  Raises psycopg's errors.
     """
     major = pg_dump_version.partition(".")[0]
     named = [text for each in description.objects for text in (each.identity, each.owner or "")]
     if not major.isdigit() or int(major) > _NEWEST_KNOWN or any("; Type: " in text for text in named):
-        return []
+        return {}
     by_oid = {relation.oid: relation for relation in snapshot.relations}
     is_utf8 = description.database_state.encoding == "UTF8"
 
@@ -107,12 +101,28 @@ def read_beside(snapshot: Snapshot, description: Description, pg_dump_version: s
         if header.count("\n") != _HEADER_LINES:  # what a name brings along would be a statement of its own
             raise AssertionError(header)
     # The names are in the dump's encoding, which may not be one of Python's.
-    return [Beside(table, headers[table.oid].encode()) for table in chosen if is_utf8 or headers[table.oid].isascii()]
+    return {table: headers[table.oid].encode() for table in chosen if is_utf8 or headers[table.oid].isascii()}
 
 
 def _name(table: Relation) -> tuple[bytes, bytes]:
     """What pg_dump sorts tables by."""
     return table.schema.encode(), table.name.encode()
+
+
+def _comes_before(table: Relation, entry: Entry) -> bool:
+    """Whether pg_dump would have written the rows of this table before the entry."""
+    if entry.kind == "TABLE DATA":
+        return _name(table) <= (entry.schema, entry.name)
+    return entry.kind in _AFTER_DEFINITIONS
+
+
+def _misunderstood(what: str, detail: str) -> RecoveryError:
+    return RecoveryError(
+        what,
+        detail=detail,
+        hint="this backup was not sealed, and the previous one is still the latest; dump with pg_dump alone meanwhile:"
+        " `recovery restore` restores such a dump",
+    )
 
 
 class Assembly:
@@ -125,7 +135,7 @@ class Assembly:
         self,
         compressor: GzipWriter,
         data: TableData,
-        tables: Sequence[Beside],
+        headers: Mapping[Relation, bytes],
         *,
         progress: Progress,
         check: Callable[[], None],
@@ -134,7 +144,7 @@ class Assembly:
         self._compressor = compressor
         self._data = data
         self._progress, self._check = progress, check
-        self._due = collections.deque(tables)
+        self._due = collections.deque(headers.items())
         self._made: set[tuple[bytes, bytes]] = set()
         self._held = b""  # what an entry may still begin in
         self._offset = 0  # of what is held, in the whole
@@ -153,9 +163,9 @@ class Assembly:
         """Say that pg_dump has ended; raises BadDumpError when it ended inside something."""
         self.scanner.finish()
         if self._due:
-            raise RecoveryError(
-                f"pg_dump's text has no place for the rows of {self._due[0].table.title}",
-                detail=f"{len(self._due)} tables are left, after {self._offset} bytes",
+            raise _misunderstood(
+                f"pg_dump's text has no place for the rows of {self._due[0][0].title}",
+                f"{len(self._due)} tables are left, after {self._offset} bytes",
             )
         self._pass_on(self._offset + len(self._held))
         self._compressor.finish()
@@ -163,26 +173,20 @@ class Assembly:
     def _at(self, entry: Entry) -> None:
         if entry.kind == "TABLE":
             self._made.add((entry.schema, entry.name))
-        is_placed = False
-        while self._due:
-            name = _name(self._due[0].table)
-            if entry.kind == "TABLE DATA":
-                if name > (entry.schema, entry.name):
-                    return
-            elif entry.kind not in _AFTER_DEFINITIONS:
-                return
-            if name not in self._made:
-                raise RecoveryError(
-                    f"pg_dump's text has the rows of tables before it makes {self._due[0].table.title}",
-                    detail=f"{entry.kind} {entry.name.decode('utf-8', 'replace')} at {entry.offset}",
+        due = []
+        while self._due and _comes_before(self._due[0][0], entry):
+            due.append(self._due.popleft())
+        if due:
+            self._pass_on(entry.offset)
+        for table, header in due:
+            if _name(table) not in self._made:
+                raise _misunderstood(
+                    f"pg_dump's text has the rows of tables before it makes {table.title}",
+                    f"{entry.kind} {entry.name.decode('utf-8', 'replace')} at {entry.offset}",
                 )
-            if not is_placed:
-                self._pass_on(entry.offset)
-                is_placed = True
-            self._insert(self._due.popleft())
+            self._insert(table, header)
 
-    def _insert(self, beside: Beside) -> None:
-        table, header = beside.table, beside.header
+    def _insert(self, table: Relation, header: bytes) -> None:
         rows, begun = RowSum(), self._offset
         for compressed, length in self._data.members(table, rows, self._check):
             self._compressor.add(compressed, length)

@@ -107,7 +107,7 @@ class CopyOut:
                 "the database cannot be connected to",
                 detail=f"{session.place_of(self._dsn)}: {error}",
                 hint="another session of this work could: the server may allow no more of them (max_connections,"
-                " CONNECTION LIMIT of role or database)",
+                " CONNECTION LIMIT of role or database): fewer --jobs need fewer",
             ) from error
         self._complaints.seek(0)
         self._complaints.truncate()

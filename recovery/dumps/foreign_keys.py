@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 from psycopg import sql
 
 from recovery.dumps import session
+from recovery.dumps.pieces import FIRST_WITH_TID_RANGE_SCANS, within
 from recovery.dumps.workers import in_snapshot
 
 if TYPE_CHECKING:
     import psycopg
 
 _FIRST_WITH_PERIODS = 18
-_FIRST_WITH_TID_RANGE_SCANS = 14
 
 # Tables of more than this many blocks of 8 KiB are asked in parts, at most one per session: each part may read the
 # whole table that is referred to.
@@ -147,15 +147,15 @@ def _violations_query(key: Key, part: _Part) -> sql.Composed:
         sql.Identifier(key.referenced_schema, key.referenced_table),
         joined,
     )
-    bounds = [
-        sql.SQL(" AND f.ctid {} {}::pg_catalog.tid").format(sql.SQL(comparison), sql.Literal(f"({block},0)"))
-        for comparison, block in ((">=", part.first_block), ("<", part.end_block))
-        if block is not None
-    ]
     # MATCH FULL: all NULL or none. MATCH SIMPLE: a NULL anywhere satisfies the key.
     glue = sql.SQL(" OR ") if key.match_full else sql.SQL(" AND ")
-    return sql.SQL("SELECT pg_catalog.count(*) FROM {} f WHERE ({}) AND {}{}").format(
-        _rows_of(key, part), glue.join(present), missing, sql.SQL("").join(bounds)
+    conditions = [
+        sql.SQL("({})").format(glue.join(present)),
+        missing,
+        *within(sql.SQL("f.ctid"), part.first_block, part.end_block),
+    ]
+    return sql.SQL("SELECT pg_catalog.count(*) FROM {} f WHERE {}").format(
+        _rows_of(key, part), sql.SQL(" AND ").join(conditions)
     )
 
 
@@ -183,7 +183,7 @@ def _parts(connection: psycopg.Connection[tuple[object, ...]], index: int, key: 
     parts: list[_Part] = []
     for schema, table, blocks in leaves:
         count = min(jobs, -(-blocks // PART_BLOCKS))
-        if count < 2 or session.major_of(connection) < _FIRST_WITH_TID_RANGE_SCANS:
+        if count < 2 or session.major_of(connection) < FIRST_WITH_TID_RANGE_SCANS:
             parts.append(_Part(index, ((schema, table),), blocks=blocks))
             continue
         bounds = [blocks * number // count for number in range(1, count)]

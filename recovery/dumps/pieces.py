@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from recovery.dumps.relations import Relation
 
 _BLOCK_BYTES = 8192
-_FIRST_WITH_TID_RANGE_SCANS = 14
+# Before it, blocks are asked for by reading the whole table.
+FIRST_WITH_TID_RANGE_SCANS = 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +39,7 @@ class Piece:
         if self.relation.condition is not None:
             # The extension's own text from pg_extension, as pg_dump uses it: "WHERE ..." or nothing.
             source = sql.SQL("{} {}").format(source, sql.SQL(cast("Any", self.relation.condition)))
-        bounds = [
-            sql.SQL("ctid {} {}::pg_catalog.tid").format(sql.SQL(operator), sql.Literal(f"({block},0)"))
-            for operator, block in ((">=", self.first_block), ("<", self.end_block))
-            if block is not None
-        ]
+        bounds = within(sql.SQL("ctid"), self.first_block, self.end_block)
         return sql.SQL("{} WHERE {}").format(source, sql.SQL(" AND ").join(bounds)) if bounds else source
 
     def copy_out(self, columns: Sequence[str], encoding: str) -> sql.Composed:
@@ -52,11 +49,20 @@ class Piece:
         )
 
 
+def within(ctid: sql.SQL, first_block: int | None, end_block: int | None) -> list[sql.Composed]:
+    """Conditions that a row's `ctid` is in blocks from the first one to before the end; None is no bound."""
+    return [
+        sql.SQL("{} {} {}::pg_catalog.tid").format(ctid, sql.SQL(comparison), sql.Literal(f"({block},0)"))
+        for comparison, block in ((">=", first_block), ("<", end_block))
+        if block is not None
+    ]
+
+
 def cut(table: Relation, major: int, piece_bytes: int) -> Iterator[Piece]:
     """Cut a table, on a server of this major version, into pieces of about so many bytes, in its blocks' order."""
     blocks = table.main_bytes // _BLOCK_BYTES
     count = min(blocks, -(-table.total_bytes // piece_bytes))
-    splittable = table.is_heap and table.condition is None and major >= _FIRST_WITH_TID_RANGE_SCANS
+    splittable = table.is_heap and table.condition is None and major >= FIRST_WITH_TID_RANGE_SCANS
     if not splittable or count < 2:
         yield Piece(table, weight=table.total_bytes)
         return

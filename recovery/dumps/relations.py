@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # A schema that pg_dump never dumps.
 _FOREIGN_SCHEMAS = r"(n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname ~ '^pg_(toast|temp_|toast_temp_)')"
 
+# Columns whose values stand in a dump: those of a table's attributes `a`, in the order of their numbers.
+DUMPED = "a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
+
 # Ordinary tables that are no member of an extension, or are among the configuration tables that the extension names,
 # which are dumped under its condition. Partitioned tables hold no rows, but are locked with the others.
 _RELATIONS = f"""
@@ -24,7 +27,7 @@ SELECT c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind::pg_catalog.text,
        pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
        coalesce(am.amname = 'heap', false),
        ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+              WHERE a.attrelid = c.oid AND {DUMPED}
               ORDER BY a.attnum),
        CASE WHEN c.relispartition THEN (SELECT i.inhparent::pg_catalog.int8 FROM pg_catalog.pg_inherits i
                                          WHERE i.inhrelid = c.oid LIMIT 1) END,

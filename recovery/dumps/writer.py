@@ -195,7 +195,7 @@ def _write_dump(
     encoding = description.database_state.encoding
     sessions = options.jobs + _MORE_FOR_ROWS
     with explained("the database could not be described", lock_timeout_seconds=options.lock_timeout_seconds):
-        beside = assembly.read_beside(snapshot, description, pg_dump_version, sessions=sessions)
+        headers = assembly.read_beside(snapshot, description, pg_dump_version, sessions=sessions)
     stop = threading.Event()
     digest = hashlib.sha256()
     with contextlib.ExitStack() as stack:
@@ -211,12 +211,14 @@ def _write_dump(
 
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="facts"))
         stack.callback(stop.set)
-        stack.enter_context(explained("the rows of a table could not be read"))
+        stack.enter_context(
+            explained("the rows of a table could not be read", lock_timeout_seconds=options.lock_timeout_seconds)
+        )
         data = stack.enter_context(
             TableData(
                 dsn,
                 snapshot,
-                {each.table: each.header for each in beside},
+                headers,
                 encoding=encoding,
                 sessions=sessions,
                 lock_timeout_seconds=options.lock_timeout_seconds,
@@ -229,7 +231,7 @@ def _write_dump(
             if facts.done() and facts.exception() is not None:
                 facts.result()
 
-        dump = assembly.Assembly(compressor, data, beside, progress=progress, check=check)
+        dump = assembly.Assembly(compressor, data, headers, progress=progress, check=check)
         scanner = dump.scanner
         pg_dump.run(
             dsn,
@@ -238,7 +240,7 @@ def _write_dump(
             dump.take,
             encoding=encoding,
             lock_timeout_seconds=options.lock_timeout_seconds,
-            without_rows=[(each.table.schema, each.table.name) for each in beside],
+            without_rows=[(table.schema, table.name) for table in headers],
         )
         dump.finish()
         progress(ProgressEvent("dump", scanner.position, scanner.position, "bytes", "written"))

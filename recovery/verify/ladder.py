@@ -121,6 +121,7 @@ class _Ladder:
         self._contents: dict[tuple[str, str], Content] | None = None
         self._known_objects: tuple[SchemaObject, ...] | None = None
         self._without_checksums: str | None = None  # why
+        self._relations: list[Relation] = []  # as the original has their rows
         self._rungs: list[Rung] = []
 
     def climb(self) -> list[Rung]:
@@ -133,6 +134,7 @@ class _Ladder:
             for name in RUNG_NAMES[1:]:
                 self._add(name, time.monotonic(), (Outcome.NOT_RUN, "the server could not be asked", {}))
             return self._rungs
+        self._relations = gathered(snapshot.relations, (self._original.tables or {}).keys())
         with snapshot:
             evidence = {"server_version": snapshot.server_version, "database": snapshot.database}
             reason = f"PostgreSQL {snapshot.server_version} answers"
@@ -172,7 +174,7 @@ class _Ladder:
         found = self._objects(snapshot)
         with snapshot.connection.transaction():
             extensions = describe.read_extensions(snapshot.connection)
-        relations = [*snapshot.relations, *self._relations(snapshot)]
+        relations = [*snapshot.relations, *self._relations]
         tables = {(relation.schema, relation.name) for relation in relations if relation.has_rows}
         return compare.schema(self._original, found, extensions, tables, snapshot.major)
 
@@ -193,12 +195,9 @@ class _Ladder:
         roles = {str(name) for name, _ in rows}
         return compare.grants(self._original, found, blobs, roles, {str(name) for name, assumable in rows if assumable})
 
-    def _relations(self, snapshot: Snapshot) -> list[Relation]:
-        return gathered(snapshot.relations, (self._original.tables or {}).keys())
-
     def _rows(self, snapshot: Snapshot) -> Answer:
         expected = self._original.tables
-        unreadable = [r.title for r in self._relations(snapshot) if r.has_rows and (r.hidden_rows or not r.readable)]
+        unreadable = [r.title for r in self._relations if r.has_rows and (r.hidden_rows or not r.readable)]
         if unreadable:
             return (
                 Outcome.NOT_RUN,
@@ -216,7 +215,7 @@ class _Ladder:
         self._contents = checksum.measure(
             self._dsn,
             snapshot,
-            self._relations(snapshot),
+            self._relations,
             jobs=self._checks.jobs,
             checksums=wanted,
             orders={name: content.columns for name, content in (expected or {}).items()},
@@ -228,11 +227,11 @@ class _Ladder:
             return Outcome.NOT_RUN, f"{total} rows, and nothing to compare them with", {"rows": total}
         # An extension makes tables of its own that a dump, or another version of it, need not know.
         extra = {(r.schema, r.name) for r in snapshot.relations if r.condition is not None} - expected.keys()
-        return compare.rows(expected, self._contents, self._uncounted(snapshot) | extra)
+        return compare.rows(expected, self._contents, self._uncounted() | extra)
 
-    def _uncounted(self, snapshot: Snapshot) -> frozenset[tuple[str, str]]:
+    def _uncounted(self) -> frozenset[tuple[str, str]]:
         """The tables of which the original tells nothing: not those whose rows it has as another one's."""
-        return self._original.uncounted - {leaf for each in self._relations(snapshot) for leaf in each.leaves}
+        return self._original.uncounted - {leaf for each in self._relations for leaf in each.leaves}
 
     def _content(self, snapshot: Snapshot) -> Answer:
         if not self._checks.checksums:
@@ -243,7 +242,7 @@ class _Ladder:
         if not self._original.settings_known:
             with snapshot.connection.transaction():
                 unsettled = settings_free.unsettled(snapshot.connection, self._original.tables or ())
-        original = dataclasses.replace(self._original, uncounted=self._uncounted(snapshot))
+        original = dataclasses.replace(self._original, uncounted=self._uncounted())
         return compare.content(original, self._contents, self._large_objects(snapshot), unsettled)
 
     def _large_objects(self, snapshot: Snapshot) -> LargeObjects | None:

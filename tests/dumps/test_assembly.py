@@ -18,10 +18,12 @@ from recovery.dumps import assembly, table_data
 from recovery.dumps.catalogue import list_local_backups
 from recovery.dumps.copy_out import CopyOut
 from recovery.dumps.copyscan import CopyScanner
+from recovery.dumps.describe import describe
 from recovery.dumps.gzip_writer import GzipWriter
 from recovery.dumps.relations import Relation
 from recovery.dumps.reread import reread_backup
 from recovery.dumps.rowsum import RowSum
+from recovery.dumps.snapshot import take_snapshot
 from recovery.dumps.table_data import TableData
 from recovery.dumps.writer import Options, take_backup
 from recovery.errors import EnvironmentLacksError, RecoveryError
@@ -314,7 +316,7 @@ def test_wherever_pg_dumps_text_is_cut_the_rows_stand_in_their_places(size: int)
     text = (begin + "".join(parts) + end).encode()
     joined: Any = Joined()
     rows_of: Any = Rows()
-    beside = [assembly.Beside(relation(name), b"\nCOPY ") for name in "tu"]
+    beside = {relation(name): b"\nCOPY " for name in "tu"}
     dump = assembly.Assembly(joined, rows_of, beside, progress=lambda _: None, check=lambda: None)
     held = 0
     for start in range(0, len(text), size):
@@ -324,6 +326,38 @@ def test_wherever_pg_dumps_text_is_cut_the_rows_stand_in_their_places(size: int)
     assert joined.text.decode() == expected
     assert held < 200 + size
     assert dump.scanner.position == len(joined.text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--\n-- Name: i; Type: INDEX; Schema: public; Owner: o\n--\n\n", "before it makes public.t"),
+        ("--\n-- Name: t; Type: TABLE; Schema: public; Owner: o\n--\n\n", "no place for the rows of public.t"),
+    ],
+)
+def test_text_that_is_not_understood_seals_nothing_and_says_what_to_do(text: str, words: str) -> None:
+    joined: Any = Joined()
+    rows: Any = Rows()
+    dump = assembly.Assembly(joined, rows, {relation("t"): b"\nCOPY "}, progress=lambda _: None, check=lambda: None)
+
+    def read() -> None:
+        dump.take(text.encode())
+        dump.finish()
+
+    with pytest.raises(RecoveryError, match=words) as caught:
+        read()
+    assert "the previous one is still the latest" in (caught.value.hint or "")
+
+
+def test_a_pg_dump_that_is_not_known_writes_all_rows_itself(database: str) -> None:
+    fill(database, SPREAD)
+    with take_snapshot(database) as snapshot:
+        description = describe(snapshot.connection)
+        known, unknown = (
+            assembly.read_beside(snapshot, description, version, sessions=3) for version in ("18.4", "19.0")
+        )
+    assert [table.name for table in known] == ["t"]
+    assert unknown == {}
 
 
 def test_a_reader_that_is_slow_bounds_what_waits_in_memory(
